@@ -140,13 +140,3 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stems = {s: noise(100 + 10 * song + i, RATE) / 4 for i, s in enumerate(STEMS)}
         write_song(base / "train" / name, stems)
     return base
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network with random weights."""
-    torch.manual_seed(0)
-    config = ModelConfig(filters=(2, 2, 2, 2, 2, 2), segment_frames=64)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    path.write_bytes(serialize(UNet(config)))
-    return path

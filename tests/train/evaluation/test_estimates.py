@@ -38,20 +38,20 @@ def write(folder: Path, *stems: str, rate: int = RATE, samples: int = 3 * RATE) 
         soundfile.write(folder / f"{stem}.wav", noise(index, samples).T / 8, rate)
 
 
-def test_a_model_is_computed_in_fp32(checkpoint: Path, track: Track) -> None:
+def test_a_model_is_computed_in_fp32(tiny_model: Path, track: Track) -> None:
     recording = read_track(track, 1.0)
-    found = model_method([str(checkpoint)]).estimate(track, recording)
-    separator = Separator(checkpoint, precision="fp32")
+    found = model_method([str(tiny_model)]).estimate(track, recording)
+    separator = Separator(tiny_model, precision="fp32")
     expected = separator.separate(recording.mixture, recording.sample_rate)
     assert tuple(found) == STEMS
     for stem in STEMS:
         np.testing.assert_array_equal(found[stem], expected[stem])
 
 
-def test_a_model_is_identified_by_its_hash(checkpoint: Path, track: Track, tmp_path: Path) -> None:
+def test_a_model_is_identified_by_its_hash(tiny_model: Path, track: Track, tmp_path: Path) -> None:
     copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(checkpoint.read_bytes())
-    first, second = model_method([str(checkpoint)]), model_method([str(copy)])
+    copy.write_bytes(tiny_model.read_bytes())
+    first, second = model_method([str(tiny_model)]), model_method([str(copy)])
     assert (first.name, second.name) == ("tiny", "copy")
     assert first.origin(track) == second.origin(track)
 
@@ -81,14 +81,14 @@ def test_a_missing_model_fails_before_work_starts() -> None:
 
 
 def test_an_unusable_gpu_fails_before_work_starts(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(devices, "cuda_problem", lambda _: "has no code for it")
     with pytest.raises(UnetsepError, match=r"device cuda was asked for but torch \S+ has no code"):
-        model_method([str(checkpoint)], "cuda")
+        model_method([str(tiny_model)], "cuda")
     # Processes that score do not each find it out for themselves.
-    assert model_method([str(checkpoint)], "auto").device == "cpu"
+    assert model_method([str(tiny_model)], "auto").device == "cpu"
 
 
 def test_a_single_stem_model_is_scored_against_the_rest(track: Track, tmp_path: Path) -> None:
@@ -239,21 +239,21 @@ def test_baselines_are_chosen_by_name() -> None:
         baseline_methods("magic")
 
 
-def test_methods_can_be_pickled(checkpoint: Path) -> None:
+def test_methods_can_be_pickled(tiny_model: Path) -> None:
     import pickle
 
-    method = model_method([str(checkpoint)])
+    method = model_method([str(tiny_model)])
     assert pickle.loads(pickle.dumps(method)) == method
     assert isinstance(method, ModelMethod)
 
 
-def test_several_passes_are_a_separate_method(track: Track, checkpoint: Path) -> None:
-    once, twice = model_method([str(checkpoint)]), model_method([str(checkpoint)], passes=2)
+def test_several_passes_are_a_separate_method(track: Track, tiny_model: Path) -> None:
+    once, twice = model_method([str(tiny_model)]), model_method([str(tiny_model)], passes=2)
     assert twice.label == f"{once.label}-2-passes"
     assert "passes" not in once.origin(track)
     assert twice.origin(track) == once.origin(track) | {"passes": 2}
     recording = read_track(track, 1.0)
-    expected = Separator(checkpoint, precision="fp32", passes=2).separate(
+    expected = Separator(tiny_model, precision="fp32", passes=2).separate(
         recording.mixture, recording.sample_rate
     )
     found = twice.estimate(track, recording)
@@ -291,8 +291,8 @@ def test_a_model_of_other_stems_is_refused_before_any_work(track: Track, tmp_pat
 
 
 def test_a_missing_device_fails_before_work_starts(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UnetsepError, match="device cuda was asked for"):
-        model_method([str(checkpoint)], "cuda")
+        model_method([str(tiny_model)], "cuda")

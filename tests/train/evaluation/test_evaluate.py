@@ -115,11 +115,11 @@ def test_another_duration_is_computed_again(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_with_other_weights_is_computed_again(
-    root: Path, tmp_path: Path, checkpoint: Path
+    root: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
     tracks = find_tracks(root, "test", ["1"])
     path = tmp_path / "net.safetensors"
-    path.write_bytes(checkpoint.read_bytes())
+    path.write_bytes(tiny_model.read_bytes())
     settings = Settings(tmp_path / "out", duration=1.0)
     assert not evaluate(tracks, [model_method([str(path)])], settings)[0].reused
     assert evaluate(tracks, [model_method([str(path)])], settings)[0].reused

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import http.server
 import importlib
 import json
 import re
@@ -12,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -26,6 +24,7 @@ import yaml
 
 import unetsep
 from tests.listen.browser import chromium, complaints, requests
+from tests.web import Quiet, serving
 from unetsep.cli import main
 from unetsep.train.evaluation.published import PUBLISHED
 from unetsep.weights.manifest import list_models, manifest
@@ -511,37 +510,25 @@ def test_a_search_in_the_browser_finds_a_page(site: Path, tmp_path: Path) -> Non
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.wait import WebDriverWait
 
-    handler = functools.partial(QuietHandler, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with chromium(tmp_path) as driver:
-            driver.get(f"http://127.0.0.1:{server.server_port}/")
-            driver.set_window_size(1280, 900)
-            wait = WebDriverWait(driver, 30)
+    handler = functools.partial(Quiet, directory=str(site))
+    with serving(handler) as address, chromium(tmp_path) as driver:
+        driver.get(f"{address}/")
+        driver.set_window_size(1280, 900)
+        wait = WebDriverWait(driver, 30)
 
-            def search_is_open(driver: Any) -> bool:
-                if driver.execute_script("return !!document.activeElement.shadowRoot"):
-                    return True
-                driver.find_element("tag name", "body").send_keys(Keys.CONTROL, "k")
-                return False
+        def search_is_open(driver: Any) -> bool:
+            if driver.execute_script("return !!document.activeElement.shadowRoot"):
+                return True
+            driver.find_element("tag name", "body").send_keys(Keys.CONTROL, "k")
+            return False
 
-            wait.until(search_is_open)
-            driver.switch_to.active_element.send_keys("karaoke")
-            shown = "return document.activeElement.shadowRoot.textContent"
-            wait.until(lambda d: "Karaoke for an album" in d.execute_script(shown))
-            assert complaints(driver) == []
-            hosts = {
-                address.split("/")[2] for address in requests(driver) if address.startswith("http")
-            }
-        server.shutdown()
-    assert hosts == {f"127.0.0.1:{server.server_port}"}
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a line for each on stderr."""
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        wait.until(search_is_open)
+        driver.switch_to.active_element.send_keys("karaoke")
+        shown = "return document.activeElement.shadowRoot.textContent"
+        wait.until(lambda d: "Karaoke for an album" in d.execute_script(shown))
+        assert complaints(driver) == []
+        hosts = {url.split("/")[2] for url in requests(driver) if url.startswith("http")}
+    assert hosts == {address.removeprefix("http://")}
 
 
 def test_read_the_docs_builds_the_site_as_make_does() -> None:

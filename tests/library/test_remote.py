@@ -5,7 +5,6 @@ import contextlib
 import errno
 import functools
 import hashlib
-import http.server
 import json
 import os
 import shutil
@@ -13,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
 from tests.signals import RATE, music
+from tests.web import Quiet, serving
 from unetsep.cli import main
 from unetsep.errors import UnetsepError
 from unetsep.library import store
@@ -110,14 +109,11 @@ def buckets(monkeypatch) -> Iterator[type[Buckets]]:
         found.clear()
 
 
-class Server(http.server.SimpleHTTPRequestHandler):
+class Server(Quiet):
     """Files of a folder, with faults to order."""
 
     faults: list[str]
     seen: list[str]
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def end_headers(self) -> None:
         path = Path(self.directory) / unquote(self.path.partition("?")[0]).lstrip("/")
@@ -127,7 +123,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
             self.send_header("ETag", f'"{digest.hex()[:16]}"')
         super().end_headers()
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         self.seen.append(self.path)
         fault = (
             self.faults.pop(0) if self.faults and self.path.partition("?")[0][-4:] == ".wav" else ""
@@ -154,15 +150,8 @@ class Server(http.server.SimpleHTTPRequestHandler):
 @contextlib.contextmanager
 def serve(folder: Path, *faults: str) -> Iterator[tuple[str, type[Server]]]:
     kind = type("Faulty", (Server,), {"faults": list(faults), "seen": []})
-    handler = functools.partial(kind, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", kind
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(functools.partial(kind, directory=str(folder))) as address:
+        yield address, kind
 
 
 def write(path: Path, seed: int = 0) -> Path:

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.server
 import os
 import pickle
-import threading
 import zipfile
 
 import aiohttp
 import fsspec
 import pytest
 
+from tests.web import Quiet, serving
 from unetsep.errors import UnetsepError
 from unetsep.library.store import Store, TransferError, UrlPath, last_name, public_url
 
@@ -96,11 +95,6 @@ def test_colons_in_a_name_are_literal_and_chained_urls_work(tmp_path):
     assert Store(f"zip://a.wav::file://{tmp_path}/songs.zip").read("") == b"sound"
 
 
-class Silent(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.mark.parametrize("link", ["", "zip://song.wav::"])
 def test_a_download_has_no_time_limit_while_bytes_arrive(tmp_path, monkeypatch, link):
     with zipfile.ZipFile(tmp_path / "songs", "w") as archive:
@@ -113,13 +107,11 @@ def test_a_download_has_no_time_limit_while_bytes_arrive(tmp_path, monkeypatch, 
         return await original(self, *arguments, **options)
 
     monkeypatch.setattr(aiohttp.ClientSession, "_request", request)
-    handler = functools.partial(Silent, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with contextlib.suppress(UnetsepError):  # archives are read in pieces, which it has none of
-            song = Store(f"{link}http://127.0.0.1:{server.server_address[1]}/songs")
-            song.fetch(tmp_path / "song", {})
-        server.shutdown()
+    with (
+        serving(functools.partial(Quiet, directory=str(tmp_path))) as address,
+        contextlib.suppress(UnetsepError),  # archives are read in pieces, which it has none of
+    ):
+        Store(f"{link}{address}/songs").fetch(tmp_path / "song", {})
     assert seen
     assert {timeout.total for timeout in seen} == {None}
     assert all(timeout.sock_connect and timeout.sock_read for timeout in seen)

@@ -7,10 +7,8 @@ import contextlib
 import functools
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from tests.listen.browser import (
     requests,
     screen,
 )
+from tests.web import Quiet, serving
 from unetsep.listen import pieces
 from unetsep.listen.page import read_text, write_page
 from unetsep.listen.songs import Song, find_songs
@@ -703,25 +702,25 @@ def test_a_page_from_a_server_fetches_pieces_without_running_them(
     page: Path, tmp_path: Path
 ) -> None:
     """Chromium keeps the text of every script that it ran."""
-    handler = functools.partial(QuietHandler, directory=page.parent)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, chromium(tmp_path) as driver:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        driver.get(f"http://127.0.0.1:{server.server_port}/{page.name}")
-        wait(driver, "window.unetsepPlayer?.engine")
-        found = driver.execute_async_script(
-            """
-            const { pieces } = unetsepPlayer.engine, done = arguments[0];
-            const message = (error) => error.message;
-            const tries = [pieces.get(1, 2), pieces.get(0, 99).catch(message)];
-            const kinds = () =>
-              performance.getEntriesByType("resource").filter(({ name }) => name.endsWith(".js"));
-            Promise.all(tries).then(([stems, missing]) =>
-              done([stems.length, missing, kinds().map((entry) => entry.initiatorType)]),
-            );
-            """
-        )
-        server.shutdown()
-        server.server_close()
+    handler = functools.partial(Quiet, directory=page.parent)
+    with chromium(tmp_path) as driver:
+        with serving(handler) as address:
+            driver.get(f"{address}/{page.name}")
+            wait(driver, "window.unetsepPlayer?.engine")
+            found = driver.execute_async_script(
+                """
+                const { pieces } = unetsepPlayer.engine, done = arguments[0];
+                const message = (error) => error.message;
+                const tries = [pieces.get(1, 2), pieces.get(0, 99).catch(message)];
+                const kinds = () =>
+                  performance
+                    .getEntriesByType("resource")
+                    .filter(({ name }) => name.endsWith(".js"));
+                Promise.all(tries).then(([stems, missing]) =>
+                  done([stems.length, missing, kinds().map((entry) => entry.initiatorType)]),
+                );
+                """
+            )
         silent = driver.execute_async_script(
             "unetsepPlayer.engine.pieces.get(0, 1).catch((e) => arguments[0](e.message))"
         )
@@ -732,11 +731,6 @@ def test_a_page_from_a_server_fetches_pieces_without_running_them(
     assert 'create the page again with "unetsep listen"' in missing
     assert len(kinds) >= 2
     assert set(kinds) == {"fetch"}
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 # Decoding takes 0.3 s: what is done meanwhile comes between a decision and its deck.

@@ -1572,8 +1572,7 @@ def test_two_hours_open_at_once_and_stay_small(tmp_path: Path) -> None:
     # A log of the network would keep everything that was ever loaded.
     with chromium(tmp_path / "browser", network=False) as driver:
         open_page(driver, page)
-        loading = run(driver, "return performance.getEntriesByType('navigation')[0].duration")
-        assert loading < 3000
+        assert run(driver, "return engine.pieces.cache.size") == 0
         assert run(driver, "return engine.duration") == 7200
         run(driver, "engine.play()")
         for minute in MINUTES:

@@ -64,6 +64,23 @@ def test_residual_is_the_loss_of_the_round_trip_divided_by_shares() -> None:
     assert np.allclose(lost.sum(axis=0), signal - back[:, :30_000], atol=1e-5)
 
 
+@pytest.mark.parametrize("rate", [48_000, 96_000])
+@pytest.mark.parametrize("block", [700, 12_000, 36_000])
+def test_the_residual_follows_shares_from_frame_to_frame(rate: int, block: int) -> None:
+    """The frames' centres lie a hop apart, that of the first one a hop before the song."""
+    inner_rate, hop, samples = 44_100, 1024, 36_000
+    signal = np.random.default_rng(0).normal(0, 0.1, (1, samples)).astype(np.float32)
+    residual = Residual(rate, inner_rate, 1, hop)
+    inner = np.zeros((1, round(samples * inner_rate / rate)), np.float32)  # so all is lost
+    residual.push(signal, inner, last=True)
+    frames = np.arange(40, dtype=np.float32)
+    residual.push_shares(np.stack([frames, 1 - frames])[:, None])
+    parts = [residual.take(min(block, samples - at)) for at in range(0, samples, block)]
+    found = np.concatenate(parts, axis=-1)[0] / signal
+    expected = 1 + np.arange(samples) * inner_rate / (hop * rate)
+    assert np.abs(found - expected).max() < 1e-3
+
+
 @pytest.mark.parametrize(("in_rate", "out_rate"), [(96_000, 44_100), (8000, 22_050), (100, 100)])
 @pytest.mark.parametrize("samples", [0, 1, 1000, 4801])
 def test_blocks_at_another_rate_last_as_long(in_rate: int, out_rate: int, samples: int) -> None:

@@ -52,14 +52,15 @@ def test_masks_that_sum_to_one_still_do_after_the_cross_fade() -> None:
     assert (masks.sum(dim=0) - 1).abs().max() < 1e-6
 
 
-def test_the_network_sees_whole_segments_and_is_called_no_more_than_needed() -> None:
+@pytest.mark.parametrize("frames", [64, 65, 112, 160, 1000])
+def test_the_network_sees_whole_segments_and_is_called_no_more_than_needed(frames: int) -> None:
     seen = []
 
     def watch(spectrum: torch.Tensor) -> torch.Tensor:
         seen.append(spectrum.shape[-1])
         return local(spectrum)
 
-    frames, overlap = 1000, 16
+    overlap = 16
     run(spectra(frames), overlap, 48, watch)
     assert set(seen) == {SEGMENT}
     assert len(seen) == -(-(frames - overlap) // (SEGMENT - overlap))

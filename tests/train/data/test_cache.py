@@ -376,6 +376,27 @@ def test_two_parallel_loaders_share_the_work(
     assert count[0] == 6
 
 
+def test_ctrl_c_begins_no_other_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, real, count = pool(tmp_path / "pools", 12), decode.decode, [0]
+    interrupted = threading.Event()
+
+    def decoded(source: Source) -> Any:
+        count[0] += 1
+        if count[0] > 1:
+            interrupted.wait(60)
+        return real(source)
+
+    def interrupt(done: int, _: int) -> None:
+        if done:
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(decode, "decode", decoded)
+    with pytest.raises(KeyboardInterrupt):
+        cache.load(found, tmp_path / "cache", progress=interrupt, jobs=1)
+    assert count[0] < 12
+
+
 def test_a_lock_that_another_process_has_open_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import errno
 import json
 import math
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -159,15 +159,16 @@ def test_several_processes_give_the_scores_of_one_and_waits_have_timeouts(
 ) -> None:
     """Windows hears no Ctrl-C while it waits without end."""
     limits = []
-    really_wait = concurrent.futures.wait
+    really_get = queue.Queue.get
 
-    def wait(futures: Any, timeout: float | None = None, *options: str) -> Any:
-        limits.append(timeout)
-        return really_wait(futures, timeout, *options)
+    def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
+        if block:
+            limits.append(timeout)
+        return really_get(self, block, timeout)
 
     tracks, methods = find_tracks(root, "test", ["2"]), baseline_methods("mixture-4,oracle-2")
     one = evaluate(tracks, methods, Settings(tmp_path / "one"))
-    monkeypatch.setattr(concurrent.futures, "wait", wait)
+    monkeypatch.setattr(queue.Queue, "get", get)
     two = evaluate(tracks, methods, Settings(tmp_path / "two"), jobs=2)
     assert limits
     assert None not in limits

@@ -19,7 +19,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +29,7 @@ import numpy.typing as npt
 from ...errors import AudioError
 from ...locks import HeldError, held
 from ...storage import FULL, file_sha256, open_atomically, write_atomically
+from ...unfinished import as_they_end
 from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source, listed_name
 
@@ -74,10 +75,11 @@ def load(
         progress(decoded, len(sources))
     # The second round waits for what another process was decoding during the first.
     for wait in (False, True):
-        with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1)) as pool:
-            futures = {pool.submit(_add, sources[i], folder, keys[i], wait): i for i in missing}
-            missing = []
-            for future in as_completed(futures):
+        pool = ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1))
+        futures = {pool.submit(_add, sources[i], folder, keys[i], wait): i for i in missing}
+        missing = []
+        try:
+            for future in as_they_end(futures):
                 number = futures[future]
                 try:
                     is_complete = future.result()
@@ -85,7 +87,6 @@ def load(
                     failures.append(f"{sources[number].name}: {error}")
                     continue
                 except OSError as error:
-                    pool.shutdown(cancel_futures=True)
                     raise AudioError(_disk_error(error, folder, decoded, len(sources))) from error
                 if is_complete:
                     decoded += 1
@@ -93,6 +94,8 @@ def load(
                     missing.append(number)
                 if progress:
                     progress(decoded, len(sources))
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, too, no other recording is begun
     if failures:
         raise AudioError(
             f"{len(failures)} of {len(sources)} recordings cannot be decoded, repair or remove "

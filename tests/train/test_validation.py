@@ -37,6 +37,8 @@ def test_a_validation_without_any_score_is_refused(tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match="has all of vocals, drums, bass, other, so that"):
             fit(tiny(), train, valid, tmp_path, machine=CPU)
         assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TrainingError, match="no second of the 0 recordings"):
+        fit(tiny(all_songs=True), train, [], tmp_path, machine=CPU)
     check_defined([never, song(8)], STEMS)
     check_defined([never], ("vocals", "drums", "other"))
 

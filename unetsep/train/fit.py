@@ -204,7 +204,7 @@ def fit(
     check_trainable(config, machine)
     keep_freed_memory()
     valid = with_mixture(valid, config.stems)
-    if not config.all_songs:  # which selects nothing by scores
+    if not (config.all_songs and valid):  # all_songs selects nothing by scores
         check_defined(valid, config.model.stems)
     with _locked(run):
         first_step = check_resumable(run / LAST, config, machine) if resume else 0

@@ -236,6 +236,17 @@ def test_an_unreadable_folder_is_skipped_with_a_warning(
         assert message.endswith("lost+found is skipped: Permission denied")
 
 
+def test_a_folder_beside_one_called_test_is_no_test_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("songs", "test"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "test")
+    refuse_test(Path("../songs"))
+    with pytest.raises(AudioError, match="is of a test set"):
+        refuse_test(Path("../test/songs"))
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_home_folder_called_test_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool

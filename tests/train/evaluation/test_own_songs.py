@@ -121,6 +121,15 @@ def test_pairs_with_folders_of_one_name_are_named_by_the_parents_too(
     assert read_pairs(tmp_path / "pairs.csv")[-1].name == "demo"
 
 
+def test_a_pair_whose_path_leads_upwards_is_named_by_its_folder(tmp_path: Path) -> None:
+    for stem in ("mixture", "vocals"):
+        write(tmp_path / "song" / f"{stem}.wav", 1)
+    path = tmp_path / "song" / "lists" / "pairs.csv"
+    path.parent.mkdir()
+    path.write_text("mixture,vocals\n../mixture.wav,../vocals.wav\n")
+    assert [track.name for track in read_pairs(path)] == ["song"]
+
+
 def test_an_empty_cell_of_a_pair_is_a_silent_stem(tmp_path: Path) -> None:
     write(tmp_path / "song.wav", 1)
     write(tmp_path / "vox.wav", 2)

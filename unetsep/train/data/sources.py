@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,8 @@ def refuse_test(path: Path) -> None:
     AudioError
         If the path is called ``test``, or a folder above it is.
     """
-    for place in (path.absolute(), path.resolve()):
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 (links stay; absolute() keeps test/..)
+    for place in (absolute, path.resolve()):
         if "test" in map(str.lower, _below_home(place).parts):
             raise AudioError(
                 f"{path} is of a test set, which is for reporting, never for training: "

@@ -14,6 +14,7 @@ is a stem that is silent in the song.
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -114,7 +115,8 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
 
 def _by_folder(track: Track, folders: int) -> Track:
     """A pair named after its mixture's folders, as several mixtures have the same name."""
-    names = dict(track.sources)[MIXTURE].absolute().parent.parts[1:]
+    mixture = os.path.abspath(dict(track.sources)[MIXTURE])  # noqa: PTH100 (links stay, .. does not)
+    names = Path(mixture).parent.parts[1:]
     return replace(track, name=" - ".join(names[-folders:]))
 
 

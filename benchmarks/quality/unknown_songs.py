@@ -48,11 +48,11 @@ def mean_sdr(networks: Sequence[MaskNetwork], dataset: ClipDataset, count: int) 
     """Mean SDR of each network in dB."""
     ratios: list[list[torch.Tensor]] = [[] for _ in networks]
     for index in range(count):
-        batch = spectra(dataset[index][None], networks[0].config)
-        in_phase, quadrature = batch.references()
-        power = (in_phase.square() + quadrature.square()).mean(dim=(2, 3, 4))
         for clip_ratios, network in zip(ratios, networks, strict=True):
-            estimate = network(batch.magnitude(network.config)) * batch.mixture[:, None]
+            batch = spectra(dataset[index][None], network.config)
+            in_phase, quadrature = batch.references()
+            power = (in_phase.square() + quadrature.square()).mean(dim=(2, 3, 4))
+            estimate = network(*batch.inputs(network.config)) * batch.mixture[:, None]
             error = (in_phase - estimate).square() + quadrature.square()
             decibels = 10 * (power / error.mean(dim=(2, 3, 4))).log10()
             clip_ratios.append(decibels.where(power > AUDIBLE, torch.nan))

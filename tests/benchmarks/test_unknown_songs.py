@@ -15,12 +15,14 @@ def test_songs_that_were_trained_on_are_told_from_unknown_ones(
 ) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
     folders = ["--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache"]
-    done = run_script(SCRIPT, *folders, "--models", tiny_model, "--clips", "1")
+    models = ["default", tiny_model]  # of different bins and inputs
+    done = run_script(SCRIPT, *folders, "--models", *models, "--clips", "1")
     assert done.code == 0, done.stderr
-    name, *scores = [cell.strip() for cell in done.stdout.splitlines()[-1].strip("|").split("|")]
-    assert name == str(tiny_model)
-    assert len(scores) == 4
-    assert all(-60 < float(score) < 60 for score in scores)
+    for model, line in zip(models, done.stdout.splitlines()[-2:], strict=True):
+        name, *scores = [cell.strip() for cell in line.strip("|").split("|")]
+        assert name == str(model)
+        assert len(scores) == 4
+        assert all(-60 < float(score) < 60 for score in scores)
 
 
 def test_a_model_without_the_four_stems_is_refused(tmp_path: Path) -> None:

@@ -41,11 +41,13 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def operations(network: MaskNetwork, inputs: tuple[torch.Tensor, ...]) -> int:
     """Operations for the masks of one segment."""
-    with FlopCounterMode(display=False) as counter:
-        if isinstance(network, Guided):  # whose guide computes in its faster form otherwise
-            guide = network.guide.logits(inputs[0])
-            network.own_logits(*inputs, guide=guide)
-        else:
+    if isinstance(network, Guided):  # whose guide computes in its faster form otherwise
+        guide, states = network.guide_output(inputs[0])
+        with FlopCounterMode(display=False) as counter:
+            network.guide.logits(inputs[0])
+            network.own_logits(*inputs, guide=guide, states=states)
+    else:
+        with FlopCounterMode(display=False) as counter:
             network(*inputs)
     return int(counter.get_total_flops())
 

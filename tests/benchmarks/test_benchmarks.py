@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.signals import RATE, noise
+from tests.weights.test_model import JOINT, STATES, guided_network
 from unetsep.config import STEMS
 from unetsep.train.evaluation.scoring import TrackScores
 
@@ -45,6 +46,20 @@ def test_the_gpu_benchmark_runs_on_a_cpu_too(tmp_path: Path, tiny_model: Path) -
     assert all(bounds[key] > 0 for key in ("read", "write", "write_disk"))
     assert content["machine"]["date"]
     assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_operations_include_those_that_show_a_network_the_states_of_its_guide() -> None:
+    from network import operations, segment
+
+    def count(**parts: Any) -> int:
+        torch.manual_seed(0)
+        network = guided_network(**parts)
+        with torch.inference_mode():
+            return operations(network, segment(network))
+
+    # One lateral connection, whose products are counted as two operations each.
+    (states,), positions = STATES, 256 * JOINT.bins // 2
+    assert count(guide_states=STATES) - count() == 2 * states * JOINT.filters[0] * positions
 
 
 def test_the_training_benchmark_for_gpus_runs_on_a_cpu_too(

@@ -315,7 +315,7 @@ class Guided(MaskNetwork):
     def rest_logits(self, magnitude: Tensor, guide: Tensor, states: Sequence[Tensor]) -> Tensor:
         """`own_logits` before the corrections of the branch for low bins."""
         spectra = both_spectra(self.rest, magnitude, guide.mT, rms_level(magnitude))
-        laterals = [lateral(state) for lateral, state in zip(self.laterals, states, strict=False)]
+        laterals = [lateral(state) for lateral, state in zip(self.laterals, states, strict=True)]
         logits, _ = self.rest.output(spectra, laterals)
         return logits
 
@@ -386,7 +386,7 @@ class InferenceGuided(InferenceNetwork):
         """See `InferenceNetwork.frame_masks`."""
         level = rms_level(magnitude)
         guide, states = guide_output(self.guide, magnitude, level, len(self.laterals))
-        laterals = [lateral(state) for lateral, state in zip(self.laterals, states, strict=False)]
+        laterals = [lateral(state) for lateral, state in zip(self.laterals, states, strict=True)]
         if self.guide.mirrored:  # cheaper than flipping the states, which have more channels
             laterals = [lateral.flip(2, 3) for lateral in laterals]
         logits, _ = self.rest.output(both_spectra(self.rest, magnitude, guide, level), laterals)

@@ -167,15 +167,17 @@ def test_publishing_uploads_the_files_and_pins_their_revision(
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_a_card_keeps_other_models_and_texts_of_people(hub: type[Hub], run: Path) -> None:
     theirs = (
-        "---\nlicense: mit\ntags:\n- audio\n---\n\nOur models.\n\n"
-        "## alpha\n\nOlder, licence of the weights MIT.\n\n## net\n\nWas worse.\n"
+        "---\nlicense:\n  - mit\ntags:\n- audio\n---\n\nOur models.\n\n"
+        "## alpha\n\nOlder, licence of the weights MIT.\n\n## net\n\nWas worse.\n\n"
+        "# Thanks\n\nTo all.\n"
     )
     hub.files["README.md"] = theirs.encode()
     publish(run, "org/net")
     card = hub.files["README.md"].decode()
     assert card.startswith(
         "---\nlicense: other\nlicense_name: mit-and-cc-by-nc-sa-4.0\ntags:\n- audio\n---\n\n"
-        "Our models.\n\n## alpha\n\nOlder, licence of the weights MIT.\n\n## net\n"
+        "Our models.\n\n## alpha\n\nOlder, licence of the weights MIT.\n\n# Thanks\n\nTo all.\n\n"
+        "## net\n"
     )
     assert "Was worse" not in card
     assert card.count("## net\n") == 1

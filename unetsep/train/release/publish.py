@@ -173,21 +173,22 @@ def model_card(entries: Sequence[Checkpoint], card: str = "") -> str:
     titles = {_title(entry) for entry in entries}
     others = [text for text in sections if text.splitlines()[0] not in titles]
     licences = LICENCE.findall("".join(others)) + [entry.licence for entry in entries]
-    front = [line for line in front if not line.startswith(("license:", "license_name:"))]
     lines = ["---", *_licence(licences), *front, "---"]
     return "\n".join(lines) + "\n" + head + "".join(others) + "".join(map(_section, entries))
 
 
 def _parts(card: str) -> tuple[list[str], str, list[str]]:
-    """Lines of a card's front matter, what stands before its first section, and the sections."""
+    """A card's front matter without licence, what stands before its sections, and the sections."""
     if not card:
         text = "\nMusic source separation with [unetsep](https://pypi.org/project/unetsep/).\n\n"
         return ["library_name: unetsep"], text, []
     front: list[str] = []
     text = card
     if matter := re.match(r"---\r?\n(.*?)^---[ \t]*\r?\n", card, re.DOTALL | re.MULTILINE):
-        front, text = matter[1].splitlines(), card[matter.end() :]
-    head, *sections = re.split(r"^(?=## )", text.rstrip() + "\n\n", flags=re.MULTILINE)
+        # A value may be a list: lines that are indented or begin with a dash.
+        others = re.sub(r"^license(_name)?:.*\n([ \t-].*\n)*", "", matter[1], flags=re.MULTILINE)
+        front, text = others.splitlines(), card[matter.end() :]
+    head, *sections = re.split(r"^(?=##? )", text.rstrip() + "\n\n", flags=re.MULTILINE)
     return front, head, sections
 
 

@@ -221,6 +221,21 @@ def test_a_full_disk_keeps_the_previous_picture(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_every_track_that_any_method_was_scored_on_is_drawn() -> None:
+    pytest.importorskip("matplotlib")
+    from unetsep.train.evaluation.figures import scatter
+
+    outcomes = [
+        *(Outcome("ours", name, scores([sdr] * 4)) for name, sdr in (("a", 5), ("b", 4))),
+        *(Outcome("mixture-4", name, scores([sdr] * 4)) for name, sdr in (("b", 3), ("c", 2))),
+    ]
+    report = reports.collect(METHODS, outcomes, "3 tracks", "sdr")
+    for axes in scatter(report).axes:
+        ours, mixture = (points.get_offsets()[:, 1].filled(np.nan) for points in axes.collections)
+        np.testing.assert_array_equal(ours, [4, 5, np.nan])
+        np.testing.assert_array_equal(mixture, [3, np.nan, 2])
+
+
 def test_figure_2_has_a_box_per_method_from_its_tracks(report: reports.EvaluationReport) -> None:
     pytest.importorskip("matplotlib")
     from unetsep.train.evaluation.figures import box_plot

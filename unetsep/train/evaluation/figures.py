@@ -107,12 +107,15 @@ def table(report: EvaluationReport) -> Figure:
 
 
 def scatter(report: EvaluationReport) -> Figure:
-    """SDR of every track, one panel per stem, tracks sorted by the first method's SDR."""
+    """SDR of every track, one panel per stem, tracks sorted by the first method's SDR.
+
+    Tracks that it was not scored on come after them, sorted by the next method's.
+    """
     stems = _stems(report)
     figure, panels = _panels(len(stems))
     for axes, stem in zip(panels, stems, strict=True):
         rows = [row for row in report.rows if _finite(row, stem)]
-        order = _order(rows[0], stem) if rows else []
+        order = list(dict.fromkeys(track for row in rows for track in _order(row, stem)))
         baselines = [row.name for row in rows if row.kind == "baseline"]
         for row, colour in zip(rows, _colours(rows), strict=True):
             marker = "o"

@@ -53,15 +53,21 @@ def test_fp16_on_a_cpu_is_refused(tmp_path: Path) -> None:
         run(tmp_path, tiny(precision="fp16"))
 
 
-def test_a_killed_run_resumes_from_its_last_validation(tmp_path: Path, whole: Path) -> None:
+def test_a_killed_run_resumes_from_its_last_validation(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def crash(_: Any) -> None:
         raise RuntimeError("power cut")
 
     config = tiny(losses=("l1", "mel_mse"), max_steps=8)
+    monkeypatch.setattr("sys.argv", ["unetsep", "train", "--losses", "l1,mel_mse"])
     with pytest.raises(RuntimeError, match="power cut"):
         run(tmp_path, config, callbacks=[At(5, crash)])
     assert log(tmp_path)[-1]["step"] == 5
+    monkeypatch.setattr("sys.argv", ["unetsep", "train", "--resume"])
     assert run(tmp_path, config, resume=True) == log(whole)
+    versions = json.loads((tmp_path / "versions.json").read_text())
+    assert versions["command"] == "unetsep train --losses l1,mel_mse"
 
 
 def test_a_run_folder_holds_config_versions_log_curves_and_checkpoints(whole: Path) -> None:

@@ -66,6 +66,7 @@ NO_ROOM = (
     "close other programs"
 )
 BEST = "best-*.safetensors"
+VERSIONS = "versions.json"
 # What may differ between a run and its resumption without changing what is trained.
 RESUMABLE = ("max_steps", "max_minutes", "valid_every", "log_every", "watched", "early_stop")
 
@@ -470,12 +471,13 @@ def _locked(run: Path) -> Iterator[None]:
 
 def _describe(run: Path, config: TrainConfig, resume: bool, notes: Mapping[str, str]) -> None:
     """Write the files that describe the run, before its first step."""
-    if not resume:
+    about = versions()
+    if resume:  # by a command that says neither data nor settings
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            about["command"] = json.loads((run / VERSIONS).read_text("utf-8"))["command"]
+    else:
         refuse_used(run)
-    files = {
-        "config.json": config.to_json() + "\n",
-        "versions.json": json.dumps(versions(), indent=1) + "\n",
-    }
+    files = {"config.json": config.to_json() + "\n", VERSIONS: json.dumps(about, indent=1) + "\n"}
     try:
         for name, text in {**files, **notes}.items():
             write_atomically(run / name, text)

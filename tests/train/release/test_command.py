@@ -115,12 +115,12 @@ def test_names_with_spaces_are_quoted() -> None:
 @pytest.mark.parametrize("network", ["small", "mixing", "large", "wide", "spleeter"])
 @pytest.mark.parametrize("targets", [None, ["vocals"], ["vocals", "bass"]])
 def test_the_command_names_preset_networks(network: str, targets: list[str] | None) -> None:
-    config = TrainConfig(model=preset_config(network, targets), extra_share={"bass": 0.5})
+    config = TrainConfig(model=preset_config(network, targets), extra_share={"bass": 1 / 3})
     found = parse_command(config)
     named = str(found["network"] or "mixing")
     chosen = found["targets"]
     assert preset_config(named, chosen) == config.model
-    assert found["extra_share"] == "bass=0.5"
+    assert found["extra_share"] == f"bass={1 / 3}"
 
 
 def test_a_network_that_is_no_preset_is_called_custom() -> None:

@@ -70,7 +70,7 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     for name in ("extra_share", "second_share"):
         shares = getattr(config, name)
         if shares != getattr(default, name):
-            values = ",".join(f"{stem}={share:g}" for stem, share in shares.items())
+            values = ",".join(f"{stem}={share}" for stem, share in shares.items())
             words += [_option(name), values]
     if config.part == "low":
         first, count = config.model.low_first, config.model.low_bins

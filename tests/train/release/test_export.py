@@ -116,6 +116,10 @@ def test_weights_missing_from_the_log_are_exported_with_their_own_scores(
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, whole: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run", ignore=lambda *_: ["export"]))
     # A folder of that name stands for a disk that is full: the file cannot take its place.
+    (run / "export").touch()
+    with pytest.raises(TrainingError, match="export cannot be written: File exists"):
+        export_run(run)
+    (run / "export").unlink()
     (run / "export" / "l1.json").mkdir(parents=True)
     with pytest.raises(TrainingError, match=r"export.l1\.json cannot be written: "):
         export_run(run, loss="l1")

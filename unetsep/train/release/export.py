@@ -129,7 +129,10 @@ def export_run(
         check_name(name)
     if manifest is not None:
         read_manifest(Path(manifest))  # so that a damaged one is an error before the work
-    (run / EXPORTS).mkdir(exist_ok=True)
+    try:
+        (run / EXPORTS).mkdir(exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{run / EXPORTS} cannot be written: {error.strerror}") from error
     files = []
     for path in paths:
         entry = _export_best(path, name, licence, valid)

@@ -48,6 +48,19 @@ def test_curves_have_a_panel_for_losses_and_one_for_each_stem(
     assert len(drawn[1].axes) == 1
 
 
+def test_a_stem_may_be_called_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    scores = {f"valid/l1/{stem}": 7.0 for stem in ("mean", "loss", "vocals")}
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "train/l1": 0.5} | scores) + "\n")
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    titles = [axes.get_title() for axes in drawn[0].axes]
+    assert [title.rpartition(" ")[2] for title in titles] == ["first", "mean", "loss", "vocals"]
+    assert [len(axes.lines[0].get_xdata()) for axes in drawn[0].axes] == [1, 1, 1, 1]
+
+
 def test_damaged_lines_are_skipped_and_good_ones_kept(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     good = b'{"step": 1, "train/l1": 0.5}\n'

@@ -111,7 +111,7 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
     curves = _read_curves(log)
     losses = sorted({loss for panel in curves.values() for loss in panel})
     # The mean over stems comes right after the losses.
-    names = sorted(curves, key=lambda name: {"loss": 0, "mean": 1}.get(name, 2))
+    names = sorted(curves, key=lambda name: {"": 0, "mean": 1}.get(name, 2))
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
@@ -122,10 +122,10 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
             if points := curves[name].get(loss):
                 steps, values = np.array(points).T
                 positions = steps * (clips or 1)
-                curve = values / (values[0] or 1.0) if name == "loss" else values
-                mark = "-" if name == "loss" else ".-"
+                curve = values if name else values / (values[0] or 1.0)
+                mark = ".-" if name else "-"
                 (lines[loss],) = axes.plot(positions, curve, mark, color=f"C{number}")
-        title = "training loss / first" if name == "loss" else f"validation SDR in dB, {name}"
+        title = f"validation SDR in dB, {name}" if name else "training loss / first"
         axes.set(xlabel="clips seen" if clips else "step", title=title)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.grid(visible=True, alpha=0.3)
@@ -137,13 +137,13 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
 
 
 def _read_curves(log: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Steps and values of each loss in a log: of ``loss`` itself, of each stem, of their mean."""
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}}
+    """Steps and values of each loss in a log: of ``""`` itself, of each stem, of their ``mean``."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {"": {}}
     for line in read_log(log):
         for key, value in line.items():
             kind, _, label = key.partition("/")
             if kind in ("train", "valid") and isinstance(value, float):
                 loss, _, stem = label.partition("/")
-                points = curves.setdefault(stem or "loss", {}).setdefault(loss, [])
+                points = curves.setdefault(stem, {}).setdefault(loss, [])
                 points.append((line["step"], value))
     return curves

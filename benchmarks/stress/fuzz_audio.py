@@ -263,6 +263,8 @@ def main() -> None:
             counts[text if text in FINE else "broken"] += 1
             if text not in FINE:
                 keep(options.keep, current, text)
+                outcome = "done"  # a fresh child follows: the peak of this one's memory stays
+                break
         else:
             outcome = "done"
         if outcome != "done":

@@ -25,7 +25,7 @@ from unetsep.train.data.clips import (
     ResidentClips,
     clip_indices,
 )
-from unetsep.train.data.loaders import NO_NUMBER, ClipLoader, ValidRecordings, clip_loader
+from unetsep.train.data.loaders import NO_NUMBER, ClipLoader, clip_loader, valid_loader
 from unetsep.train.data.recording import hold_out, recording_from_arrays
 from unetsep.train.data.run_data import without
 from unetsep.train.datamodule import ClipModule
@@ -102,9 +102,10 @@ def test_ranks_share_no_clip_and_together_see_those_of_one_process() -> None:
 
 def test_validation_songs_are_divided_and_every_process_has_one() -> None:
     two = songs()[1]
-    assert [len(ValidRecordings(two, rank, 3)) for rank in range(3)] == [1, 1, 1]
-    assert [ValidRecordings(two, rank, 3)[0][0] for rank in range(3)] == [0, 1, NO_NUMBER]
-    assert [number for number, _ in ValidRecordings([*two, two[0]], 0, 2)] == [0, 2]
+    shares = [[*valid_loader(two, rank, 3)] for rank in range(3)]
+    assert [number for ((number, _),) in shares] == [0, 1, NO_NUMBER]
+    assert [song.name for ((_, song),) in shares] == ["song8", "song9", "song8"]
+    assert [number for number, _ in valid_loader([*two, two[0]], 0, 2)] == [0, 2]
 
 
 def test_coherent_clips_come_from_one_place_in_one_song() -> None:

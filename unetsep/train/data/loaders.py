@@ -15,25 +15,9 @@ from .clip_plans import ClipPlanner
 from .clips import ClipBatches, ClipDataset, PlanDataset
 from .recording import Recording
 
+# Lightning needs an item for every process: a process without a recording gets one without a
+# number, which is not scored.
 NO_NUMBER = -1
-
-
-class ValidRecordings(Dataset[tuple[int, Recording]]):
-    """The validation recordings of one process, with their numbers.
-
-    Lightning needs an item for every process: a process without a recording gets one without a
-    number, which is not scored.
-    """
-
-    def __init__(self, recordings: Sequence[Recording], rank: int, world: int) -> None:
-        self.recordings: list[tuple[int, Recording]] = list(enumerate(recordings))[rank::world]
-        self.recordings = self.recordings or [(NO_NUMBER, recordings[0])]
-
-    def __len__(self) -> int:
-        return len(self.recordings)
-
-    def __getitem__(self, index: int) -> tuple[int, Recording]:
-        return self.recordings[index]
 
 
 class ClipLoader(DataLoader[Any]):
@@ -87,9 +71,9 @@ def clip_loader(
 
 
 def valid_loader(recordings: Sequence[Recording], rank: int, world: int) -> DataLoader[Any]:
-    """A process's share of the validation recordings."""
-    share = ValidRecordings(recordings, rank, world)
-    return DataLoader(share, batch_size=None, collate_fn=_same)
+    """A process's share of the validation recordings, each with its number."""
+    share: Any = list(enumerate(recordings))[rank::world] or [(NO_NUMBER, recordings[0])]
+    return DataLoader(share, batch_size=None)
 
 
 def _leave_signals(_: int) -> None:
@@ -98,7 +82,3 @@ def _leave_signals(_: int) -> None:
     The training process finishes its step and saves; for that it needs its workers.
     """
     ignore_signals()
-
-
-def _same(item: Any) -> Any:
-    return item

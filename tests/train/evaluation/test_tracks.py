@@ -65,6 +65,15 @@ def test_companion_files_of_macos_are_no_tracks_and_no_stems(root: Path, tmp_pat
     assert before[0].sample_rate() == RATE
 
 
+def test_only_the_mixture_and_its_stems_are_files_of_a_track(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "copy")
+    (track, *_) = find_tracks(tmp_path / "copy", "test")
+    shutil.copyfile(track.path / "mixture.wav", track.path / "linear_mixture.wav")
+    shutil.copyfile(track.path / "bass.wav", track.path / "bass.flac")
+    names = ["bass.wav", "drums.wav", "mixture.wav", "other.wav", "vocals.wav"]
+    assert [file.name for file in track.files] == names
+
+
 def test_an_unknown_subset_is_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="subset must be one of"):
         find_tracks(root, "dev")

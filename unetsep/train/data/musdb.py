@@ -112,22 +112,20 @@ def song_name(path: Path) -> str:
     return path.name if path.is_dir() else path.name.removesuffix(STEM_SUFFIX)
 
 
-def song_files(path: Path) -> dict[str, Path]:
+def song_files(path: Path, stems: Sequence[str] = STEMS) -> dict[str, Path]:
     """Mixture and stems to files; ``""`` to a file that holds them all; empty for no song."""
     if not path.is_dir():
         return {"": path} if path.name.endswith(STEM_SUFFIX) and not is_shadow(path) else {}
-    by_name = {(file.stem, file.suffix.lower()): file for file in wav_files(path) if file.is_file()}
+    by_name = {
+        (file.stem, file.suffix.lower()): file
+        for file in sorted(path.iterdir())
+        if file.is_file() and not is_shadow(file)
+    }
     places = {
         stem: [by_name[stem, suffix] for suffix in WAV_SUFFIXES if (stem, suffix) in by_name]
-        for stem in ("mixture", *STEMS)
+        for stem in ("mixture", *stems)
     }
     return {stem: files[0] for stem, files in places.items() if files}
-
-
-def wav_files(folder: Path) -> list[Path]:
-    """The wav and flac files of a song's folder, sorted."""
-    paths = (path for path in folder.iterdir() if path.suffix.lower() in WAV_SUFFIXES)
-    return [path for path in sorted(paths) if not is_shadow(path)]
 
 
 def read_stem_file(

@@ -19,9 +19,9 @@ from ..data.musdb import (
     SUBSETS,
     VALID_SONGS,
     read_stem_file,
+    song_files,
     song_name,
     song_paths,
-    wav_files,
 )
 
 
@@ -57,11 +57,7 @@ class Track:
     @property
     def parts(self) -> list[tuple[str, Path]]:
         """All files that are read for this track, with their stems; ``""`` is all of it."""
-        if self.sources:
-            return list(self.sources)
-        if self.path.is_file():
-            return [("", self.path)]
-        return [(path.stem, path) for path in wav_files(self.path)]
+        return list(self.sources) or sorted(song_files(self.path, self.stems).items())
 
     @property
     def files(self) -> list[Path]:

@@ -228,23 +228,14 @@ def sdr_change(one: MaskNetwork, other: MaskNetwork, recordings: Sequence[Record
     return max((change for change in changes if math.isfinite(change)), default=0.0)
 
 
-def _read(path: Path, parse: Callable[[str], Any]) -> Any:
+def _read(path: Path, parse: Callable[[Path], Any]) -> Any:
     """The content of a file that describes a run."""
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise TrainingError(
-            f"{path} cannot be used: {error}; export needs it as unetsep train wrote it"
-        ) from error
-
-
-def _log(run: Path) -> list[dict[str, Any]]:
-    path = run / "log.jsonl"
-    try:
-        return read_log(path)
-    except OSError as error:
-        raise TrainingError(
-            f"{path} cannot be used: {error.strerror}; export needs it as unetsep train wrote it"
+            f"{path} cannot be used: {reason}; export needs it as unetsep train wrote it"
         ) from error
 
 
@@ -260,7 +251,8 @@ def _validation(run: Path, loss: str, *, last: bool) -> dict[str, Any] | None:
         validation: dict[str, Any] = json.loads(text)
         return validation
     key = f"valid/{loss}/"
-    lines = [line for line in _log(run) if line.get(f"{key}mean") is not None]
+    log = _read(run / "log.jsonl", read_log)
+    lines = [line for line in log if line.get(f"{key}mean") is not None]
     if not lines:
         return None
     line = lines[-1] if last else max(lines, key=lambda line: float(line[f"{key}mean"]))
@@ -268,8 +260,13 @@ def _validation(run: Path, loss: str, *, last: bool) -> dict[str, Any] | None:
     return {"step": line["step"], "sdr": sdr}
 
 
-def _object(text: str) -> dict[str, Any]:
-    """A JSON object from its text."""
+def _config(path: Path) -> TrainConfig:
+    return TrainConfig.from_json(path.read_text(encoding="utf-8"))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    text = path.read_text(encoding="utf-8")
     content = json.loads(text)
     if not isinstance(content, dict):
         raise ValueError(f"it holds {text[:20]!r}, expected an object")
@@ -280,7 +277,7 @@ def _entry_fields(
     run: Path, loss: str, name: str, licence: str, change: float | None
 ) -> dict[str, Any]:
     """Fields of the manifest entry that come from the run folder."""
-    config = _read(run / "config.json", TrainConfig.from_json)
+    config = _read(run / "config.json", _config)
     training = _training(run, config)
     scores: dict[str, Any] = {}
     validation = _validation(run, loss, last=config.all_songs)

@@ -116,7 +116,7 @@ def test_a_run_restores_signal_handlers_and_frees_its_memory(tmp_path: Path) -> 
     assert [module() for module in modules] == [None]
 
 
-@pytest.mark.parametrize(("step", "message"), [(3, "nothing was"), (6, "resume from .*--resume")])
+@pytest.mark.parametrize(("step", "message"), [(3, "nothing was"), (6, "resume with .*--resume")])
 def test_a_second_signal_stops_a_run_at_once_without_partial_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, message: str
 ) -> None:

@@ -107,7 +107,7 @@ def test_the_end_of_a_process_is_logged_before_it_is_noticed(
         )
         launcher = SimpleNamespace(procs=[well, ill, later])
         trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
-        watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt", EndSignals(1))
+        watch: Any = distributed.ChildWatch(tmp_path, EndSignals(1))
         watch.setup(trainer, None, "fit")
 
         def learns_of(child: subprocess.Popen[bytes]) -> bool:
@@ -147,7 +147,7 @@ def test_an_interrupted_run_blames_no_process_and_names_its_checkpoint(
             trainer: Any = SimpleNamespace(
                 strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[child]))
             )
-            watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt", EndSignals(1))
+            watch: Any = distributed.ChildWatch(tmp_path, EndSignals(1))
             watch.setup(trainer, None, "fit")
             if error is not None:
                 watch.on_exception(trainer, None, error)
@@ -172,7 +172,7 @@ def test_a_process_that_stops_with_the_others_is_not_lost(
         launcher = SimpleNamespace(procs=[child])
         trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
         signals.common_number = signal.SIGTERM
-        watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt", signals)
+        watch: Any = distributed.ChildWatch(tmp_path, signals)
         watch.setup(trainer, None, "fit")
         observer = _ChildProcessObserver(os.getpid(), [child], sleep_period=0)
         monkeypatch.setattr(observer, "_terminate_all", lambda: killed.append(child))

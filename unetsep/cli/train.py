@@ -25,7 +25,6 @@ from ..network.devices import training_precision
 from ..network.guided import check_guide, plain, state_channels
 from ..network.presets import DEFAULT, preset_config
 from ..storage import shell_word, write_atomically
-from ..train.callbacks import LAST
 from ..train.config import TrainConfig, TrainingError, extra_shares
 from ..train.data.datasets import DATASETS
 from ..train.data.recording import SAMPLE_RATE, Recording
@@ -44,7 +43,7 @@ from ..train.data.run_data import (
 )
 from ..train.distributed import processes
 from ..train.fit import Machine, check_fits, check_resumable, check_trainable, fit, refuse_used
-from ..train.interruption import InterruptedRunError
+from ..train.interruption import LAST, InterruptedRunError
 from ..train.logs import is_main_process
 from ..train.losses.functions import LOSSES
 from ..train.losses.own import add_loss, add_losses, published_losses

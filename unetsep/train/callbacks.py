@@ -16,15 +16,23 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 
 from ..network.masks import MaskNetwork
-from ..storage import shell_word, write_atomically
+from ..storage import write_atomically
 from ..weights.checkpoint import serialize
 from .config import TrainingError
-from .interruption import EndSignals, InterruptedRunError
+from .interruption import LAST, EndSignals, InterruptedRunError, how_to_resume
 from .module import CHECK_EVERY, SeparationModule
 
-LAST = "last.ckpt"
-# Metadata of the best weights: their step and scores, which the log may lack after a crash.
+# The best weights of a loss.
+BEST = "best-{}.safetensors"
+# Their metadata: their step and scores, which the log may lack after a crash.
 VALIDATION = "validation"
+
+
+def best_weights(run: Path) -> dict[str, Path]:
+    """The best weights of a run, by loss."""
+    before, after = BEST.split("{}")
+    paths = sorted(run.glob(BEST.format("*")))
+    return {path.name.removeprefix(before).removesuffix(after): path for path in paths}
 
 
 class Ema(EMAWeightAveraging):
@@ -133,13 +141,8 @@ class Keeper(Callback):
             number = self.signals.number
             if not self.signals.immediate or number is None:
                 raise
-            checkpoint = self.run / LAST
-            hint = (
-                f"resume from {checkpoint} with unetsep train --run {shell_word(self.run)} --resume"
-            )
             raise InterruptedRunError(
-                f"interrupted at once; {hint if checkpoint.exists() else 'nothing was saved yet'}",
-                number,
+                f"interrupted at once; {how_to_resume(self.run)}", number
             ) from end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -165,9 +168,7 @@ class Keeper(Callback):
     def _stop(self, trainer: Trainer, number: int) -> None:
         self.signals.handled = True
         raise InterruptedRunError(
-            f"interrupted after step {trainer.global_step}; resume with "
-            f"unetsep train --run {shell_word(self.run)} --resume",
-            number,
+            f"interrupted after step {trainer.global_step}; {how_to_resume(self.run)}", number
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -183,7 +184,7 @@ class Keeper(Callback):
                 notes = {VALIDATION: json.dumps(validation)}
                 content = serialize(self.ema.network(name), half=False, notes=notes)
                 with self._saving(trainer):
-                    write_atomically(self.run / f"best-{name}.safetensors", content)
+                    write_atomically(self.run / BEST.format(name), content)
         self.save(trainer)
         clock = pl_module.clock
         clock.validation = max(clock.validation, time.monotonic() - self.validation_start)

@@ -13,10 +13,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-from ..storage import shell_word
 from ..unfinished import ENDING
 from .config import TrainingError
-from .interruption import EndSignals
+from .interruption import EndSignals, how_to_resume
 
 logger = logging.getLogger(__name__)
 
@@ -83,14 +82,14 @@ class ChildWatch(Callback):
 
     Parameters
     ----------
-    checkpoint
-        The run can be resumed from it once it exists, in the run's folder.
+    run
+        Folder of the run.
     signals
         Those that ask this process to end.
     """
 
-    def __init__(self, checkpoint: Path, signals: EndSignals) -> None:
-        self.checkpoint, self.signals = checkpoint, signals
+    def __init__(self, run: Path, signals: EndSignals) -> None:
+        self.run, self.signals = run, signals
         self._stop = threading.Event()
         # Reentrant: a signal may come while the main thread polls, and its handler polls, too.
         self._lock = threading.RLock()
@@ -134,9 +133,7 @@ class ChildWatch(Callback):
             if self._reported:
                 return
             self._reported = True
-            cure = f"resume with unetsep train --run {shell_word(self.checkpoint.parent)} --resume"
-            resumable = self.checkpoint.exists()
-            logger.error("%s, %s", reason, cure if resumable else "nothing was saved yet")
+            logger.error("%s, %s", reason, how_to_resume(self.run))
 
     def _report_signal(self) -> None:
         if self.signals.number is None:

@@ -36,13 +36,13 @@ from ..storage import quoted, write_atomically
 from ..version import __version__
 from ..weights.load import carry_guide, load_guide, load_network
 from ..weights.manifest import is_path
-from .callbacks import LAST, Ema, Keeper
+from .callbacks import BEST, Ema, Keeper, best_weights
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset
 from .data.recording import Recording
 from .datamodule import ClipModule
 from .distributed import ChildWatch, detect_launcher, is_lost_process
-from .interruption import InterruptedRunError
+from .interruption import LAST, InterruptedRunError
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .losses.functions import LOSSES
 from .module import SeparationModule, fresh_network
@@ -65,7 +65,6 @@ NO_ROOM = (
     "out of memory: choose a smaller --batch-size or fewer --clip-frames, leave out --resident, or "
     "close other programs"
 )
-BEST = "best-*.safetensors"
 VERSIONS = "versions.json"
 # What may differ between a run and its resumption without changing what is trained.
 RESUMABLE = ("max_steps", "max_minutes", "valid_every", "log_every", "watched", "early_stop")
@@ -218,7 +217,7 @@ def fit(
             module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
         ema = Ema(config.ema_decay)
         keeper = Keeper(run, ema)
-        all_callbacks = [ema, keeper, ChildWatch(run / LAST, keeper.signals), *callbacks]
+        all_callbacks = [ema, keeper, ChildWatch(run, keeper.signals), *callbacks]
         with _quiet(), _without_denormals(), _tf32_products(machine):
             trainer = build_trainer(config, run, machine, all_callbacks, first_step)
             try:
@@ -387,7 +386,7 @@ def check_resumable(checkpoint: Path, config: TrainConfig, machine: Machine | No
     if not _is_intact(checkpoint):
         raise TrainingError(
             f"{checkpoint} cannot be resumed from: it is damaged or incomplete; restore a copy of "
-            f"it, or start another run, with --init-from if there is a {BEST} beside it"
+            f"it, or start another run, with --init-from if there is a {BEST.format('*')} beside it"
         )
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
@@ -441,8 +440,7 @@ def refuse_used(run: Path) -> None:
         raise TrainingError(f"--run {run} is a file: expected a folder, or a new name")
     if (run / LAST).exists():
         raise TrainingError(f"{run} holds a run already: choose another --run, or --resume it")
-    best = next(run.glob(BEST), None)
-    if best:
+    if best := next(iter(best_weights(run).values()), None):
         raise TrainingError(
             f"{run} holds a run already, without {LAST} to resume from: choose another --run, or "
             f"remove {best} first"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,19 @@ import torch.distributed
 from lightning import Trainer
 from torch import Tensor
 
+from ..storage import shell_word
 from ..unfinished import ENDING
 from .config import TrainingError
+
+# Everything from which a run can be resumed, in its folder.
+LAST = "last.ckpt"
+
+
+def how_to_resume(run: Path) -> str:
+    """What can be done with a run that ends early, for messages."""
+    if not (run / LAST).exists():
+        return "nothing was saved yet"
+    return f"resume with unetsep train --run {shell_word(run)} --resume"
 
 
 class InterruptedRunError(TrainingError):

@@ -27,7 +27,7 @@ from ...weights.manifest import (
     encode_json,
     read_manifest,
 )
-from ..callbacks import VALIDATION
+from ..callbacks import BEST, VALIDATION, best_weights
 from ..config import TrainConfig, TrainingError
 from ..data.recording import Recording
 from ..logs import read_log
@@ -118,13 +118,11 @@ def export_run(
         If the manifest is damaged.
     """
     run = Path(run)
-    paths = sorted(run.glob("best-*.safetensors"))
-    if loss is not None:
-        paths = [path for path in paths if path.stem == f"best-{loss}"]
-    if not paths:
-        raise TrainingError(f"{run} holds no best-{loss or '<loss>'}.safetensors to export")
-    if name is not None and len(paths) > 1:
-        raise ValueError(f"{run} holds {len(paths)} networks: choose one with --loss to name it")
+    losses = [each for each in best_weights(run) if loss in (None, each)]
+    if not losses:
+        raise TrainingError(f"{run} holds no {BEST.format(loss or '<loss>')} to export")
+    if name is not None and len(losses) > 1:
+        raise ValueError(f"{run} holds {len(losses)} networks: choose one with --loss to name it")
     if name is not None:
         check_name(name)
     if manifest is not None:
@@ -134,8 +132,8 @@ def export_run(
     except OSError as error:
         raise TrainingError(f"{run / EXPORTS} cannot be written: {error.strerror}") from error
     files = []
-    for path in paths:
-        entry = _export_best(path, name, licence, valid)
+    for each in losses:
+        entry = _export_best(run, each, name, licence, valid)
         if manifest is not None:
             add_to_manifest(Path(manifest), entry)
         files.append(run / EXPORTS / entry.file)
@@ -143,10 +141,10 @@ def export_run(
 
 
 def _export_best(
-    path: Path, name: str | None, licence: str, valid: Sequence[Recording] | None
+    run: Path, loss: str, name: str | None, licence: str, valid: Sequence[Recording] | None
 ) -> Checkpoint:
     """Export one of a run's best networks, with its entry and its guide."""
-    run, loss = path.parent, path.stem.removeprefix("best-")
+    path = run / BEST.format(loss)
     network, sha256 = load_checkpoint(path)
     name = name or loss
     change = _half_precision_change(network, path, name, valid)
@@ -244,7 +242,7 @@ def _validation(run: Path, loss: str, *, last: bool) -> dict[str, Any] | None:
 
     Weights of older runs have none: then it is the best line of the log, or the last one.
     """
-    path = run / f"best-{loss}.safetensors"
+    path = run / BEST.format(loss)
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(VALIDATION)
     if text is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...storage import write_atomically
 from .measures import BANDS
-from .report import EvaluationReport, Row, definition
+from .report import EvaluationReport, Row, definition, summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def box_plot(report: EvaluationReport) -> Figure:
         for line in boxes["medians"]:
             line.set(color="black")
         _name_rows(axes, rows)
-    axes.set_title(definition(report).split(". In brackets")[0], fontsize=6, wrap=True)
+    axes.set_title(summary(report), fontsize=6, wrap=True)
     return figure
 
 

@@ -194,15 +194,19 @@ def lengths(outcomes: Iterable[Outcome]) -> str:
     return f"{min(seconds):g} to {max(seconds):g} s scored of each (median {np.median(seconds):g})"
 
 
+def summary(report: EvaluationReport) -> str:
+    """What the numbers are, as a title."""
+    return (
+        f"{', '.join(report.bss_metrics)} of BSS Eval v4 in dB: 1 s frames, median of frames, "
+        f"median of tracks; {report.data}"
+    )
+
+
 def definition(report: EvaluationReport) -> str:
     """What the numbers are, and those in brackets if there are any."""
     has_intervals = any(len(row.tracks) >= FEWEST for row in report.rows)
     intervals = f" In brackets {COVERAGE:.0%} bootstrap intervals over tracks."
-    return (
-        f"{', '.join(report.bss_metrics)} of BSS Eval v4 in dB: 1 s frames, median of frames, "
-        f"median of tracks; {report.data}."
-        f"{intervals if has_intervals else ''}"
-    )
+    return f"{summary(report)}.{intervals if has_intervals else ''}"
 
 
 def measured_table(rows: Sequence[Row], metric: str) -> list[list[str]]:

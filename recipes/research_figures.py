@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cards import between, refuse_other_songs
+from cards import refuse_other_songs
+from markdown_pages import between
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -247,8 +248,7 @@ def main() -> None:
         refuse_other_songs(parser, options.report, report["data"])
         if missing := [name for name in HEADS if name not in ("SDR", *report["measures"])]:
             parser.error(f"{options.report} lacks {', '.join(missing)}: eval with --measures all")
-        measures = measures_of(report)
-        text = json.dumps(measures, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(measures_of(report), ensure_ascii=False, separators=(",", ":"))
         data.write_text(text + "\n", encoding="utf-8")
     peers = json.loads((RESEARCH / "performance" / "peers.json").read_text("utf-8"))["results"]
     measures = json.loads(data.read_text("utf-8"))

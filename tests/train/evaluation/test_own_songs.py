@@ -251,7 +251,7 @@ def test_usual_stems_have_their_usual_names(tmp_path: Path) -> None:
         write(tmp_path / "test" / "a" / f"{name}.wav", 1)
     (track,) = find_songs(tmp_path, "test")
     assert track.stems == ("vocals", "drums", "Accordion")
-    assert {name for name, _ in track.sources} == {"mixture", "vocals", "drums", "Accordion"}
+    assert {name for name, _ in track.named_files} == {"mixture", "vocals", "drums", "Accordion"}
 
 
 def test_companion_files_of_macos_are_no_stems(songs: Path) -> None:

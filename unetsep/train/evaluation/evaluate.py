@@ -24,7 +24,7 @@ from ..children import block_interrupts
 from . import results
 from .estimates import Method
 from .scoring import TrackScores, score
-from .stem_sets import Sources, absent, references, regroup
+from .stem_sets import StemSet, absent, references, regroup
 from .tracks import Track, TrackAudio, read_track
 
 
@@ -50,11 +50,11 @@ class Settings:
     output: Path
     metrics: str = "sdr"
     duration: float | None = None
-    sources: tuple[Sources, ...] = ()
+    sources: tuple[StemSet, ...] = ()
     measures: tuple[str, ...] = ()
 
     @property
-    def sets(self) -> tuple[Sources, ...]:
+    def sets(self) -> tuple[StemSet, ...]:
         """The sets; an empty one stands for what a method gives."""
         return self.sources or ((),)
 
@@ -82,7 +82,7 @@ class Outcome:
     scores: TrackScores | None = None
     error: str = ""
     reused: bool = False
-    sources: Sources = ()
+    sources: StemSet = ()
 
 
 def evaluate(
@@ -129,7 +129,7 @@ def evaluate(
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     work = functools.partial(score_track, methods=tuple(methods), settings=settings)
-    outcomes: dict[tuple[Sources, str, str], Outcome] = {}
+    outcomes: dict[tuple[StemSet, str, str], Outcome] = {}
     for outcome in _results(work, tracks, min(jobs, len(tracks))):
         outcomes[outcome.sources, outcome.method, outcome.track] = outcome
         if progress is not None:
@@ -143,7 +143,7 @@ def evaluate(
 
 
 def check_scores(
-    tracks: Sequence[Track], methods: Sequence[Method], sets: Sequence[Sources] = ((),)
+    tracks: Sequence[Track], methods: Sequence[Method], sets: Sequence[StemSet] = ((),)
 ) -> list[str]:
     """Find out before any work what cannot be scored.
 
@@ -177,7 +177,7 @@ def check_scores(
     return sentences
 
 
-def _refusal(method: Method, track: Track, sources: Sources) -> str:
+def _refusal(method: Method, track: Track, sources: StemSet) -> str:
     """Why a track cannot be scored; empty if it can."""
     try:
         _scored_set(method, track, sources)
@@ -186,7 +186,7 @@ def _refusal(method: Method, track: Track, sources: Sources) -> str:
     return ""
 
 
-def _scored_set(method: Method, track: Track, sources: Sources) -> Sources:
+def _scored_set(method: Method, track: Track, sources: StemSet) -> StemSet:
     """The set in which a method is scored on a track.
 
     Raises
@@ -321,7 +321,7 @@ class _LazyTrack:
 def _score(
     song: _LazyTrack,
     estimates: dict[str, Signal],
-    stem_set: Sources,
+    stem_set: StemSet,
     mode: str,
     measures: Sequence[str],
 ) -> TrackScores:

@@ -115,8 +115,8 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
 
 def _by_folder(track: Track, folders: int) -> Track:
     """A pair named after its mixture's folders, as several mixtures have the same name."""
-    mixture = os.path.abspath(dict(track.sources)[MIXTURE])  # noqa: PTH100 (links stay, .. does not)
-    names = Path(mixture).parent.parts[1:]
+    mixture = dict(track.named_files)[MIXTURE]
+    names = Path(os.path.abspath(mixture)).parent.parts[1:]  # noqa: PTH100 (links stay, not ..)
     return replace(track, name=" - ".join(names[-folders:]))
 
 

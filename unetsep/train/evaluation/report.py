@@ -22,7 +22,7 @@ from .measures import MEASURES
 from .published import PUBLISHED
 from .scoring import METRICS, TrackScores
 from .statistics import COVERAGE, DRAWS, FEWEST, SEED, Interval, mean_of_medians
-from .stem_sets import Sources, ordered
+from .stem_sets import StemSet, ordered
 
 LEAKAGE = (
     "energy of the estimate over that of the mixture in dB, the lower the better: median over "
@@ -50,7 +50,7 @@ class Row:
     name: str
     label: str
     kind: str
-    stems: Sources
+    stems: StemSet
     tracks: dict[str, TrackScores]
     failed: tuple[str, ...]
 
@@ -81,14 +81,14 @@ class Row:
         """Mean of the medians of the set's stems."""
         return self._interval(self.stems, metric)
 
-    def _interval(self, stems: Sources, metric: str) -> Interval:
+    def _interval(self, stems: StemSet, metric: str) -> Interval:
         if (stems, metric) not in self._intervals:
             columns = np.array([self.by_track(stem, metric) for stem in stems], dtype=np.float64)
             self._intervals[stems, metric] = mean_of_medians(columns.T.reshape(-1, len(stems)))
         return self._intervals[stems, metric]
 
     @functools.cached_property
-    def _intervals(self) -> dict[tuple[Sources, str], Interval]:
+    def _intervals(self) -> dict[tuple[StemSet, str], Interval]:
         """Those computed so far: each rendering of a report needs the same ones."""
         return {}
 
@@ -125,7 +125,7 @@ class EvaluationReport:
         return (*self.bss_metrics, *self.measures)
 
     @property
-    def sets(self) -> dict[Sources, tuple[Row, ...]]:
+    def sets(self) -> dict[StemSet, tuple[Row, ...]]:
         """Rows by the set that they were scored in: each set has tables of its own."""
         sets = dict.fromkeys(row.stems for row in self.rows)
         return {each: tuple(row for row in self.rows if row.stems == each) for each in sets}
@@ -167,7 +167,7 @@ def collect(
 
 def _rows(method: Method, outcomes: Sequence[Outcome]) -> list[Row]:
     """Rows of a method from its outcomes in the set that the user chose, or that it gave."""
-    sets: dict[Sources, dict[str, TrackScores]] = {}
+    sets: dict[StemSet, dict[str, TrackScores]] = {}
     for outcome in outcomes:
         if outcome.scores is not None:
             sets.setdefault(ordered(outcome.scores.stems), {})[outcome.track] = outcome.scores

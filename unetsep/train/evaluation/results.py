@@ -26,7 +26,7 @@ from ...version import __version__
 from ..data.cache import content_hash
 from .measures import can_measure
 from .scoring import FULL_MODES, METRICS, TrackScores
-from .stem_sets import Sources
+from .stem_sets import StemSet
 from .tracks import Track
 
 # Raise this when scores change for the same audio.
@@ -114,7 +114,7 @@ def check_names(tracks: Sequence[Track], output: Path) -> None:
             )
 
 
-def path_of(output: Path, method: str, track: Track, sources: Sources = ()) -> Path:
+def path_of(output: Path, method: str, track: Track, sources: StemSet = ()) -> Path:
     """Where the scores of a method on a track are; a set that the user chose has its own folder."""
     return output / "-".join(sources) / method / track.folder / f"{file_name(track)}.json"
 

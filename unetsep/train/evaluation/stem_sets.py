@@ -17,7 +17,7 @@ from ..data.musdb import STEMS
 from .tracks import TrackAudio
 
 ACCOMPANIMENT = "accompaniment"
-Sources = tuple[str, ...]
+StemSet = tuple[str, ...]
 
 
 def ordered(stems: Iterable[str]) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ def rest_of(stem: str) -> str:
     return ACCOMPANIMENT if stem == "vocals" else f"no_{stem}"
 
 
-def parts_of(source: str, stems: Sequence[str]) -> Sources:
+def parts_of(source: str, stems: Sequence[str]) -> StemSet:
     """The stems whose sum a source is.
 
     Parameters

@@ -39,8 +39,8 @@ class Track:
         The ``.stem.mp4`` file, or the folder with ``mixture.wav`` and its stems.
     stems
         Whose sum the mixture is.
-    sources
-        Names and files of a track that is not MUSDB18's, see
+    named_files
+        Of a track that is not MUSDB18's, see
         `unetsep.train.evaluation.own_songs`; a stem without a file is silent, one with several is
         their sum.
     rest
@@ -51,13 +51,13 @@ class Track:
     folder: str
     path: Path
     stems: tuple[str, ...] = STEMS
-    sources: tuple[tuple[str, Path], ...] = ()
+    named_files: tuple[tuple[str, Path], ...] = ()
     rest: str = ""
 
     @property
     def parts(self) -> list[tuple[str, Path]]:
         """All files that are read for this track, with their stems; ``""`` is all of it."""
-        return list(self.sources) or sorted(song_files(self.path, self.stems).items())
+        return list(self.named_files) or sorted(song_files(self.path, self.stems).items())
 
     @property
     def files(self) -> list[Path]:
@@ -158,8 +158,8 @@ def read_track(track: Track, duration: float | None = None) -> TrackAudio:
     AudioError
         If a stem is missing or cannot be decoded, or rates or channels differ.
     """
-    if track.sources:
-        return _read_sources(track, duration)
+    if track.named_files:
+        return _read_named_files(track, duration)
     if track.path.is_file():
         return _read_stem_file(track, duration)
     files = dict(track.parts)
@@ -184,9 +184,9 @@ def _audio(track: Track, signals: dict[str, Signal], rate: int) -> TrackAudio:
     return TrackAudio(cut["mixture"], {stem: cut[stem] for stem in track.stems}, rate)
 
 
-def _read_sources(track: Track, duration: float | None) -> TrackAudio:
+def _read_named_files(track: Track, duration: float | None) -> TrackAudio:
     """Stems that may differ in length and channels; a missing mixture or rest is computed."""
-    contents = [(name, *read_audio(path, duration)) for name, path in track.sources]
+    contents = [(name, *read_audio(path, duration)) for name, path in track.named_files]
     rates = {rate for _, _, rate in contents}
     if len(rates) > 1:
         rates_by_name = ", ".join(f"{name} {rate}" for name, _, rate in contents)

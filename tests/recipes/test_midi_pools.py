@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from midi_parts import Control, Note, Part, excerpt, for_kit, read, split, vary, write
 
-from unetsep.train.data.musdb import STEMS
+from unetsep.config import STEMS
 from unetsep.train.data.pools import Pools
 
 PIANO, ROCK_GUITAR, BASS, PICKED_BASS, STRINGS, CHOIR = 0, 30, 33, 34, 48, 52

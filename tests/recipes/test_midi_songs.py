@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from midi_parts import Note, Part, Performance, read, vary, write
 
-from unetsep.train.data.musdb import STEMS
+from unetsep.config import STEMS
 from unetsep.train.data.recording import recording_from_arrays
 from unetsep.train.data.song_folders import SongFolders as Songs
 

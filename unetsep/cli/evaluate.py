@@ -20,9 +20,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..audio.libsndfile import hide_decoder_chatter
+from ..config import STEMS
 from ..errors import UnetsepError, check_choice
 from ..storage import write_atomically
-from ..train.data.musdb import STEMS, musdb_root
+from ..train.data.musdb import musdb_root
 from ..train.evaluation import report as reports
 from ..train.evaluation import results
 from ..train.evaluation.compare import Difference, scores_folder

@@ -582,8 +582,9 @@ def test_training_from_the_cache_imports_no_decoder(tmp_path: Path) -> None:
     write_musdb(tmp_path, ("A - B",))
     cache.load(Musdb().find(tmp_path, STEMS), tmp_path / "cache")
     code = (
-        "import sys\nfrom pathlib import Path\nfrom unetsep.train.data import cache, clips, musdb\n"
-        f"sources = musdb.Musdb().find(Path({str(tmp_path)!r}), musdb.STEMS)\n"
+        "import sys\nfrom pathlib import Path\nfrom unetsep.config import STEMS\n"
+        "from unetsep.train.data import cache, clips, musdb\n"
+        f"sources = musdb.Musdb().find(Path({str(tmp_path)!r}), STEMS)\n"
         f"songs = cache.load(sources, {str(tmp_path / 'cache')!r})\n"
         "assert songs[0].stem('bass').any()\nprint(*sys.modules)"
     )

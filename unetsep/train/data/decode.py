@@ -13,7 +13,7 @@ from ...dsp.arrays import Signal
 from ...errors import AudioError
 from .musdb import read_stem_file
 from .recording import SAMPLE_RATE
-from .sources import Source
+from .sources import ALL_STEMS, Source
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def decode(source: Source) -> tuple[tuple[str, ...], npt.NDArray[np.int16]]:
     AudioError
         If a file cannot be read, is empty, or has more than two channels.
     """
-    if "" in source.files:
+    if ALL_STEMS in source.files:
         ((_, path),) = source.parts
         stems = _read_musdb(path)
     else:

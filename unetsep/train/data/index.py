@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import AudioError
-from .moisesdb import STEMS as USUAL
+from .moisesdb import STEMS as MOISESDB_STEMS
 from .sources import DatasetKind, Source
 
 SPLITS = ("train", "valid", "test")
@@ -132,7 +132,7 @@ class Index(DatasetKind):
 
 def _check_silent(songs: dict[str, dict[str, Any]], stems: Sequence[str]) -> None:
     """Refuse silent stems that do not exist: neither usual, nor of the run, nor of any song."""
-    names = {*USUAL, *stems, *(_stem(key) for entry in songs.values() for key in entry)}
+    names = {*MOISESDB_STEMS, *stems, *(_stem(key) for entry in songs.values() for key in entry)}
     for name, entry in songs.items():
         for stem in entry.get("silent", ()):
             if stem not in names:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...config import STEMS
 from ...errors import AudioError, how_to_install
-from .sources import DatasetKind, Source, is_shadow
+from .sources import ALL_STEMS, DatasetKind, Source, is_shadow
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-STEMS = ("vocals", "drums", "bass", "other")
 SUBSETS = ("train", "valid", "test")
 STEM_SUFFIX = ".stem.mp4"
 WAV_SUFFIXES = (".wav", ".flac")
@@ -70,7 +70,7 @@ class Musdb(DatasetKind):
         for path in song_paths(root / "train"):
             files = song_files(path)
             missing = [f"{stem}.wav" for stem in ("mixture", *STEMS) if stem not in files]
-            if missing and "" not in files:
+            if missing and ALL_STEMS not in files:
                 raise AudioError(f"{path} is not a MUSDB18 song: it lacks {', '.join(missing)}")
             split = "valid" if song_name(path) in VALID_SONGS else "train"
             sources.append(Source(song_name(path), self.name, split, files))
@@ -113,9 +113,10 @@ def song_name(path: Path) -> str:
 
 
 def song_files(path: Path, stems: Sequence[str] = STEMS) -> dict[str, Path]:
-    """Mixture and stems to files; ``""`` to a file that holds them all; empty for no song."""
+    """Mixture and stems to files; `ALL_STEMS` to one that holds them all; empty for no song."""
     if not path.is_dir():
-        return {"": path} if path.name.endswith(STEM_SUFFIX) and not is_shadow(path) else {}
+        is_song = path.name.endswith(STEM_SUFFIX) and not is_shadow(path)
+        return {ALL_STEMS: path} if is_song else {}
     by_name = {
         (file.stem, file.suffix.lower()): file
         for file in sorted(path.iterdir())

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# In place of a stem's name, where one file holds all stems.
+ALL_STEMS = ""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -33,8 +36,7 @@ class Source:
     split
         ``train`` or ``valid``.
     files
-        Stem to its file, or to several whose sum it is; ``""`` to a ``.stem.mp4``, which holds
-        all stems.
+        Stem to its file, or to several whose sum it is; `ALL_STEMS` to a ``.stem.mp4``.
     silent
         Stems known to be silent; all others without a file are unknown.
     extra

@@ -12,10 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...config import ModelConfig
+from ...config import STEMS, ModelConfig
 from ...dsp.arrays import Signal
 from ...dsp.spectrogram import StreamingISTFT, StreamingSTFT
-from ..data.musdb import STEMS
 from .stem_sets import rest_of
 from .tracks import TrackAudio
 

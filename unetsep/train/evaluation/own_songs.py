@@ -21,11 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...config import STEMS
 from ...errors import AudioError
 from ..data.index import Index
-from ..data.moisesdb import STEMS as USUAL
+from ..data.moisesdb import STEMS as MOISESDB_STEMS
 from ..data.moisesdb import MoisesDb
-from ..data.musdb import STEMS
 from ..data.song_folders import read_description, stem_files
 from ..data.sources import Source, audio_files
 from .stem_sets import ACCOMPANIMENT, ordered, rest_of
@@ -59,7 +59,7 @@ def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]
         raise ValueError(f"--songs has the subsets test and train, not {subset!r}")
     folder = root / subset
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    spelling = {name: name for name in (MIXTURE, ACCOMPANIMENT, *USUAL)}
+    spelling = {name: name for name in (MIXTURE, ACCOMPANIMENT, *MOISESDB_STEMS)}
     tracks = [track for path in paths if (track := _song(path, subset, spelling))]
     if not tracks:
         other = "train" if subset == "test" else "test"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..data.musdb import STEMS
+from ...config import STEMS
 
 PAPER = (
     'Y. Tang, "Comparing Different Spectral Losses of a U-Net Based Audio Source Separation System"'

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ...config import STEMS
 from ...version import __version__
-from ..data.musdb import STEMS
 from .estimates import Method
 from .evaluate import Outcome
 from .leakage import pooled_median

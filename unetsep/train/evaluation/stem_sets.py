@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ...config import STEMS
 from ...dsp.arrays import Signal
-from ..data.musdb import STEMS
 from .tracks import TrackAudio
 
 ACCOMPANIMENT = "accompaniment"

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ...audio.reader import AudioReader
+from ...config import STEMS
 from ...dsp.arrays import Signal
 from ...errors import AudioError, check_choice
 from ..data.decode import read_audio
 from ..data.musdb import (
     HOW_TO_GET,
     STEM_SUFFIX,
-    STEMS,
     SUBSETS,
     VALID_SONGS,
     read_stem_file,
@@ -34,14 +34,15 @@ class Track:
     name
         As museval calls it: the file's name without ``.stem.mp4``, or the folder's.
     folder
-        ``train`` or ``test``, the folder it lies in (validation songs lie in ``train``).
+        Name of that of its results: ``train`` or ``test``, where it lies (validation songs in
+        ``train``), ``pairs``, or the split of an index.
     path
         The ``.stem.mp4`` file, or the folder with ``mixture.wav`` and its stems.
     stems
         Whose sum the mixture is.
     named_files
-        Of a track that is not MUSDB18's, see
-        `unetsep.train.evaluation.own_songs`; a stem without a file is silent, one with several is
+        Of a track that is not MUSDB18's, with names of stems or ``mixture``; see
+        `unetsep.train.evaluation.own_songs`. A stem without a file is silent, one with several is
         their sum.
     rest
         The stem that is the mixture minus the others, if it has no file.
@@ -56,7 +57,7 @@ class Track:
 
     @property
     def parts(self) -> list[tuple[str, Path]]:
-        """All files that are read for this track, with their stems; ``""`` is all of it."""
+        """All files that are read for this track, with their stems, as `song_files` names them."""
         return list(self.named_files) or sorted(song_files(self.path, self.stems).items())
 
     @property

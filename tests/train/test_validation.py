@@ -16,7 +16,7 @@ from unetsep.train.config import TrainingError
 from unetsep.train.data.recording import recording_from_arrays
 from unetsep.train.datamodule import watched_recordings
 from unetsep.train.fit import fit
-from unetsep.train.validation import check_defined, combine, recording_sdr, with_mixture
+from unetsep.train.validation import check_defined, combine, recording_sdr, scorable
 
 
 def test_the_mean_of_a_set_ignores_recordings_without_sdr() -> None:
@@ -50,12 +50,12 @@ def test_recordings_without_a_mixture_are_not_validated_on(
     train, valid = songs()
     alone = recording_from_arrays("alone", {"vocals": pcm(1)}, split="valid")
     mixed = recording_from_arrays("mixed", {"vocals": pcm(1), "mixture": pcm(2)}, split="valid")
-    assert with_mixture([*valid, mixed], STEMS) == [*valid, mixed]
-    assert with_mixture([mixed, mixed], STEMS) == [mixed, mixed]
+    assert scorable([*valid, mixed], STEMS) == [*valid, mixed]
+    assert scorable([mixed, mixed], STEMS) == [mixed, mixed]
     assert not caplog.messages
     model = dataclasses.replace(MODEL, stems=("vocals",), mask="sigmoid")
     twins = [song(9, split="valid"), dataclasses.replace(song(8, split="valid"), name="song9")]
-    assert [each.name for each in with_mixture([*twins, alone], STEMS)] == ["song9", "song9"]
+    assert [each.name for each in scorable([*twins, alone], STEMS)] == ["song9", "song9"]
     caplog.clear()
     fit(tiny(model=model), train, [*valid, alone], tmp_path / "both", machine=CPU)
     assert caplog.messages == [

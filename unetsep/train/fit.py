@@ -46,7 +46,7 @@ from .interruption import LAST, InterruptedRunError
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .losses.functions import LOSSES
 from .module import SeparationModule, fresh_network
-from .validation import check_defined, with_mixture
+from .validation import check_defined, scorable
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def fit(
     run, machine = Path(run), machine or Machine()
     check_trainable(config, machine)
     keep_freed_memory()
-    valid = with_mixture(valid, config.stems)
+    valid = scorable(valid, config.stems)
     if not (config.all_songs and valid):  # all_songs selects nothing by scores
         check_defined(valid, config.model.stems)
     with _locked(run):

@@ -79,7 +79,7 @@ def recording_sdr(separator: Separator, recording: Recording) -> npt.NDArray[np.
     )
 
 
-def with_mixture(recordings: Sequence[Recording], stems: Sequence[str]) -> list[Recording]:
+def scorable(recordings: Sequence[Recording], stems: Sequence[str]) -> list[Recording]:
     """Recordings that can be validated on: with their mixture, or all stems whose sum it is.
 
     Parameters

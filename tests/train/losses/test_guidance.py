@@ -13,7 +13,7 @@ from unetsep.network.guided import Guided, with_guide
 from unetsep.network.unet import UNet
 from unetsep.network.voting import guided_logits
 from unetsep.train.losses.functions import build_loss
-from unetsep.train.losses.guidance import Guidance, Shares, trained_logits
+from unetsep.train.losses.guidance import Guidance, GuidedEstimates, trained_logits
 from unetsep.train.losses.spectra import Batch, blockwise_loss
 
 FRAMES = 40
@@ -78,10 +78,10 @@ def test_the_explicit_gradient_agrees_with_finite_differences() -> None:
         played = (1 - vote) * logits[:, 1:].softmax(dim=1) * mixture
         return (voice * mixture).pow(3).sum() + played.pow(3).sum()
 
-    shares = Shares(own, guide, mixture, 0.7, 0)
-    (sung, _), (played, _) = shares.estimates(1.0)
+    guided = GuidedEstimates(own, guide, mixture, 0.7, 0)
+    (sung, _), (played, _) = guided.estimates(1.0)
     with torch.enable_grad():
-        found = shares.gradient(sung.pow(3).sum() + played.pow(3).sum())
+        found = guided.gradient(sung.pow(3).sum() + played.pow(3).sum())
     for place in range(own.numel()):
         step = torch.zeros_like(own)
         step.view(-1)[place] = 1e-6

@@ -85,7 +85,7 @@ def low_logits(network: MaskNetwork, inputs: tuple[Tensor, ...], guidance: Guida
     return network.low_logits(magnitude, fine, logits=logits[..., low, :], guide=part)
 
 
-class Shares:
+class GuidedEstimates:
     """Estimates of a guided network, and their gradient with respect to its logits.
 
     With logits ``a`` the vocals have the network's own mask ``p = sigmoid(b)``, where
@@ -172,15 +172,16 @@ def guided_loss(
         See `unetsep.train.losses.functions`.
     """
     assert isinstance(network, Guided)
-    shares = Shares(logits, guidance.guide, mixture, network.config.guide_weight, network.vocals)
-    true = zip(*(split_vocals(each, network.vocals) for each in references), strict=True)
+    weight, vocals = network.config.guide_weight, network.vocals
+    guided = GuidedEstimates(logits, guidance.guide, mixture, weight, vocals)
+    true = zip(*(split_vocals(each, vocals) for each in references), strict=True)
     with torch.enable_grad():
         value = torch.stack(
             [
-                loss(estimate, *parts) * weight
-                for (estimate, weight), parts in zip(
-                    shares.estimates(guidance.own_share), true, strict=True
+                loss(estimate, *parts) * share
+                for (estimate, share), parts in zip(
+                    guided.estimates(guidance.own_share), true, strict=True
                 )
             ]
         ).sum()
-        return value.detach(), shares.gradient(value)
+        return value.detach(), guided.gradient(value)

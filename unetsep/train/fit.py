@@ -222,21 +222,8 @@ def fit(
             trainer = build_trainer(config, run, machine, all_callbacks, first_step)
             try:
                 path = run / LAST if resume else None
-                with keeper.ending():
+                with _explaining(run, machine), keeper.ending():
                     trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-            except TrainingError as error:
-                raise _with_last_checkpoint(error, run) from error
-            except OSError as error:  # such as a full disk, at a line of the log
-                reason = f"{os.fsdecode(error.filename or run)}: {error.strerror or error}"
-                raise _with_last_checkpoint(TrainingError(reason), run) from error
-            except (RuntimeError, MemoryError) as error:
-                if is_out_of_memory(error):
-                    failure = TrainingError(NO_ROOM)
-                elif machine.world_size > 1 and is_lost_process(error):
-                    failure = TrainingError("another process of this run ended")
-                else:
-                    raise
-                raise _with_last_checkpoint(failure, run) from error
             finally:
                 # After an error in a validation Lightning ends only that. Workers that cut clips
                 # ignore signals: the process would wait for them forever.
@@ -244,6 +231,26 @@ def fit(
                 if trainer.is_global_zero and (run / "log.jsonl").exists():
                     _draw(run, config.batch_size * machine.world_size)
     return module.scores
+
+
+@contextlib.contextmanager
+def _explaining(run: Path, machine: Machine) -> Iterator[None]:
+    """Make an error of a run a sentence that names the checkpoint to resume from."""
+    try:
+        yield
+    except TrainingError as error:
+        raise _with_last_checkpoint(error, run) from error
+    except OSError as error:  # such as a full disk, at a line of the log
+        reason = f"{os.fsdecode(error.filename or run)}: {error.strerror or error}"
+        raise _with_last_checkpoint(TrainingError(reason), run) from error
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            failure = TrainingError(NO_ROOM)
+        elif machine.world_size > 1 and is_lost_process(error):
+            failure = TrainingError("another process of this run ended")
+        else:
+            raise
+        raise _with_last_checkpoint(failure, run) from error
 
 
 def _draw(run: Path, clips: int) -> None:

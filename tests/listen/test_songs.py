@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from unetsep.errors import UnetsepError
 from unetsep.listen.songs import find_songs, order_stems
@@ -50,6 +51,19 @@ def test_models_of_one_song_may_differ_a_little_in_length(tmp_path: Path, sample
     write(tmp_path / "l1" / "song", shorter)
     (song,) = find_songs(tmp_path)
     assert sorted(song.models) == ["l1", "mse"]
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_models_of_one_song_may_differ_in_sample_rate(tmp_path: Path, rate: int) -> None:
+    # Demucs writes 44.1 kHz, whatever the song's rate.
+    write(tmp_path / "mse" / "song", stems_of(0, 0.1, 8.0))
+    folder = tmp_path / "demucs" / "song"
+    folder.mkdir(parents=True)
+    for name, wave in stems_of(0, 0.3, 8.0).items():
+        soundfile.write(folder / f"{name}.wav", soxr.resample(wave, RATE, rate), rate)
+    write(tmp_path / "l1" / "another", stems_of(1, 0.1, 8.0))
+    another, song = find_songs(tmp_path)
+    assert (another.name, sorted(song.models)) == ("l1/another", ["demucs", "mse"])
 
 
 def test_a_folder_of_stems_is_one_song_that_has_its_name(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.reader import AudioReader
 from ..config import STEMS
 from ..dsp.arrays import Signal
+from ..dsp.resample import resample_blocks
 from ..errors import AudioError, UnetsepError
 
 DATA = "player-data"
@@ -207,18 +208,18 @@ def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
     lengths = [_length(next(iter(folder.stems.values()))) for folder in folders]
 
     @functools.cache
-    def mixture(index: int, start: float) -> Signal:
-        return _mixture(folders[index], start)
+    def mixture(index: int, start: float, rate: int) -> Signal:
+        return _mixture(folders[index], start, rate)
 
     groups: list[list[int]] = []
     for index, length in enumerate(lengths):
         for group in groups:
-            group_length = lengths[group[0]]
+            rate, seconds = lengths[group[0]]
             # At the same place in both: the middles of different lengths would not match.
-            start = max(0.0, (group_length[1] - EXCERPT) / 2)
+            place = max(0.0, (seconds - EXCERPT) / 2), rate
             if (
-                _same_length(length, group_length)
-                and _correlation(mixture(index, start), mixture(group[0], start)) > SAME_SONG
+                abs(length[1] - seconds) < SAME_LENGTH
+                and _correlation(mixture(index, *place), mixture(group[0], *place)) > SAME_SONG
             ):
                 group.append(index)
                 break
@@ -236,13 +237,15 @@ def _length(path: Path) -> tuple[int, float]:
         return 0, math.nan
 
 
-def _mixture(folder: StemFolder, start: float) -> Signal:
-    """The sum of some seconds of the stems, mono; empty if one cannot be read."""
+def _mixture(folder: StemFolder, start: float, rate: int) -> Signal:
+    """The sum of some seconds of the stems, mono, at a rate; empty if one cannot be read."""
     total = np.zeros(0, np.float32)
     for path in folder.stems.values():
         try:
             with AudioReader(path, start=start, duration=EXCERPT) as reader:
-                mono = np.concatenate([block.mean(axis=0) for block in reader.blocks()])
+                blocks = (block.mean(axis=0, keepdims=True) for block in reader.blocks())
+                resampled = resample_blocks(blocks, reader.info.sample_rate, rate, 1)
+                mono = np.concatenate(list(resampled), axis=1)[0]
         except AudioError:
             return np.zeros(0, np.float32)
         length = min(len(mono), len(total)) or len(mono)

@@ -10,11 +10,11 @@ service, with a queue, limits and a page; this shows how little a route of your 
 
 from __future__ import annotations
 
-import io
 import tempfile
 import threading
 import zipfile
 from pathlib import Path
+from typing import IO
 
 from flask import Flask, Response, request, send_file
 
@@ -59,11 +59,11 @@ def create_app(model: str | Path | unetsep.Separator = "default") -> Flask:
     return app
 
 
-def archive(files: dict[str, Path]) -> io.BytesIO:
-    """A zip in memory, uncompressed since flac is already compressed."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as target:
+def archive(files: dict[str, Path]) -> IO[bytes]:
+    """A zip in a file without a name, uncompressed since flac is already compressed."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (the answer closes it)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target:
         for path in files.values():
             target.write(path, path.name)
-    buffer.seek(0)
-    return buffer
+    file.seek(0)
+    return file

@@ -281,6 +281,22 @@ def test_audio_that_cannot_be_copied_to_the_disk_is_an_audio_error(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+class SmallReads(io.BytesIO):
+    """A file too large to be read at once."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert size is not None
+        assert 0 < size <= 1 << 20
+        return super().read(size)
+
+
+def test_memory_does_not_grow_with_an_open_file(tune: Path, tiny_separator: Separator) -> None:
+    content = tune.read_bytes() + bytes(1 << 20)  # more than one block
+    expected = unetsep.separate(tune, model=tiny_separator)
+    found = unetsep.separate(SmallReads(content), model=tiny_separator)
+    np.testing.assert_array_equal(found["bass"], expected["bass"])
+
+
 def test_a_separation_equals_only_itself(tune: Path, tiny_separator: Separator) -> None:
     one, other = (unetsep.separate(tune, model=tiny_separator, duration=0.1) for _ in range(2))
     assert one == one

@@ -385,9 +385,9 @@ def flask_stems(separator: Separator, name: str) -> zipfile.ZipFile:
     buffer = io.BytesIO()
     soundfile.write(buffer, music(0.5).T, RATE, format="WAV")
     buffer.seek(0)
-    answer = client.post("/stems", data={"song": (buffer, name)})
-    assert answer.status_code == 200
-    return zipfile.ZipFile(io.BytesIO(answer.data))
+    with client.post("/stems", data={"song": (buffer, name)}) as answer:
+        assert answer.status_code == 200
+        return zipfile.ZipFile(io.BytesIO(answer.data))
 
 
 def test_the_flask_application_returns_a_zip_of_stems(tiny_separator: Separator) -> None:

@@ -30,6 +30,7 @@ from .inputs import Input, as_path
 from .library.songs import Job, part_for, separate_or_raise
 from .paths import TEMPLATE, plan, refuse_existing, with_tags
 from .separator import Audio, Separator
+from .storage import READ_BYTES
 
 AudioInput = str | Path | BinaryIO | tuple[Audio, float]
 """A path, a file object, which is read to its end, or ``(audio, sample_rate)``."""
@@ -322,9 +323,9 @@ def _as_file(audio: AudioInput) -> Iterator[Input]:
     with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
         if hasattr(audio, "read"):
             path = Path(folder, f"{UNNAMED}{name.suffix[:SUFFIX_LENGTH]}")
-            content = _content(cast(BinaryIO, audio))
-            with _explain_copying(folder):
-                path.write_bytes(content)
+            for block in _blocks(cast(BinaryIO, audio)):
+                with _explain_copying(folder), path.open("ab") as copy:
+                    copy.write(block)
         else:
             path = Path(folder, f"{UNNAMED}.w64")
             signal, rate = _signal(audio)
@@ -377,17 +378,20 @@ def _restore_input(report: SeparationReport, audio: AudioInput, file: Input) -> 
     )
 
 
-def _content(file: BinaryIO) -> bytes:
-    try:
-        content: object = file.read()
-    except UnicodeDecodeError:  # of a file that was opened for text
-        content = ""
-    if not isinstance(content, bytes):
-        raise ValueError(
-            f"audio is a file of {type(content).__name__}: open it for bytes, as in "
-            'open("song.wav", "rb")'
-        )
-    return content
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    """The content of a file block by block, the last of which is empty: files may be large."""
+    block: object = None
+    while block != b"":
+        try:
+            block = file.read(READ_BYTES)
+        except UnicodeDecodeError:  # of a file that was opened for text
+            block = ""
+        if not isinstance(block, bytes):
+            raise ValueError(
+                f"audio is a file of {type(block).__name__}: open it for bytes, as in "
+                'open("song.wav", "rb")'
+            )
+        yield block
 
 
 def _signal(audio: tuple[Audio, float]) -> tuple[Signal, int]:

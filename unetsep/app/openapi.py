@@ -218,7 +218,7 @@ def _schemas() -> Document:
         "progress": nullable("number", "0 to 1; null if the length of the song is unknown."),
         "seconds_left": nullable("number", "Estimate while it runs."),
         "error": nullable("string", "Why it failed, in one sentence."),
-        "seconds": nullable("number", "Length of the song."),
+        "seconds": nullable("number", "Length of the stems."),
         "gain_db": nullable("number", "Gain applied to all stems so that none clips."),
         "warnings": {"type": "array", "items": {"type": "string"}},
         "stems": {

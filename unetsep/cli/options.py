@@ -216,7 +216,7 @@ SEPARATE_SECTIONS = {
     metavar="TEMPLATE",
     help="Path of a stem within OUTPUT. {track} is the song's name; other fields are {label} "
     "(Vocals), {model}, {suffix} (the song's), {artist}, {title}, {album}, {albumartist}, "
-    "{tracknumber} and {year}.  "
+    "{tracknumber} and {year}. With --without the default is {track} ({label}).{ext}.  "
     "[default: {track}/{stem}.{ext}]",
 )
 @click.option(
@@ -303,8 +303,8 @@ SEPARATE_SECTIONS = {
 @click.option(
     "--retry-failed",
     is_flag=True,
-    help="Retry the songs whose last attempt failed, according to the logs in OUTPUT; if SONGs "
-    "are given, only those. Songs whose stems exist by now are skipped.",
+    help="Retry the songs whose last attempt failed, according to the logs in OUTPUT and that of "
+    "--log; if SONGs are given, only those. Existing stems are treated as by --skip-existing.",
 )
 @click.option(
     "--skip-existing",
@@ -718,7 +718,7 @@ TRAIN_SECTIONS = {
     "--held-out",
     type=WHOLE,
     metavar="N",
-    help="Excerpts of --songs held out for validation.  [default: 10]",
+    help="Excerpts of songs held out for validation, besides MUSDB18's.  [default: 10]",
 )
 @click.option(
     "--leave-out",

@@ -834,7 +834,7 @@ TRAIN_SECTIONS = {
 @click.option(
     "--extra-share",
     metavar="STEM=SHARE,...",
-    help="How often random mixes take a stem from --songs and --pools.  "
+    help="How often random mixes take a stem from other data than MUSDB18.  "
     f"[default: {EXTRA_SHARE}, bass {EXTRA_BASS}]",
 )
 @click.option(

@@ -137,7 +137,7 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
     if report.gain_db:
         console.print(
             f"  All stems were lowered by {-report.gain_db:.2f} dB so that none clips "
-            "(--bit-depth 32f keeps levels)."
+            "(--format wav --bit-depth 32f keeps levels)."
         )
 
 

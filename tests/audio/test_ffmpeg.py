@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 from unittest.mock import Mock
@@ -27,6 +29,7 @@ from unetsep.audio.ffmpeg_program import find_ffmpeg
 from unetsep.audio.ffmpeg_writer import FfmpegWriter
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
+from unetsep.unfinished import undo_all
 
 
 def convert(ffmpeg: str, source: Path, name: str, *options: str) -> Path:
@@ -250,6 +253,24 @@ def test_an_ffmpeg_that_hangs_times_out(tmp_path, monkeypatch, text):
     (tmp_path / "a.m4a").write_bytes(bytes(100))
     with pytest.raises(AudioError, match=r"gave no audio within 0\.3 s"):
         AudioReader(tmp_path / "a.m4a")
+
+
+@pytest.mark.parametrize("text", ["exec sleep 60", 'case "$*" in *pipe:1*) exec sleep 60;; esac'])
+def test_an_ffmpeg_that_hangs_ends_with_the_command(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: script(tmp_path, text))
+    (tmp_path / "a.m4a").write_bytes(bytes(100))
+
+    def read_abandoned() -> None:
+        with contextlib.suppress(AudioError):
+            AudioReader(tmp_path / "a.m4a")
+
+    thread = threading.Thread(target=read_abandoned, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while thread.is_alive() and time.monotonic() < deadline:
+        undo_all()  # as a command does at its end
+        thread.join(0.05)
+    assert not thread.is_alive()
 
 
 def test_another_program_called_ffmpeg_is_an_error(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import AudioError
 from ..stopwatch import Stopwatch
+from ..unfinished import register_undo, unregister_undo
 from .channels import LAYOUTS, bits_of, mask_of, named_speakers, places_of
 from .chunks import is_joined_mp4
 from .decoder import AudioInfo, Block, skip
@@ -276,6 +277,7 @@ class FfmpegDecoder:
             start_new_session=_new_sessions,  # without Ctrl-C, which unetsep handles
             creationflags=NO_CONSOLE,
         )
+        register_undo(self._process.kill)  # one that hangs would outlive this program
         header = self._read_bytes(self.HEADER.size)
         if len(header) < self.HEADER.size:
             self._fail()
@@ -370,6 +372,7 @@ class FfmpegDecoder:
             assert process.stdout is not None
             process.stdout.close()
             process.wait()
+            unregister_undo(process.kill)
 
     def close(self) -> None:
         """Stop ffmpeg."""

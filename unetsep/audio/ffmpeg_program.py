@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from ..unfinished import register_undo, unregister_undo
+
 # On Windows: no Ctrl-C, which unetsep handles, and no console window over a graphical program.
 NO_CONSOLE = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
@@ -43,13 +45,16 @@ def run_ffmpeg(
     OSError
         If it cannot be started.
     """
-    try:
-        return subprocess.run(
-            ffmpeg_command(ffmpeg, path, *output),
-            capture_output=True,
-            check=False,
-            timeout=timeout,
-            creationflags=NO_CONSOLE,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"ffmpeg was stopped after {timeout:g} s") from error
+    command = ffmpeg_command(ffmpeg, path, *output)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, creationflags=NO_CONSOLE
+    ) as process:
+        register_undo(process.kill)  # one that hangs would outlive this program
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"ffmpeg was stopped after {timeout:g} s") from error
+        finally:
+            process.kill()
+            unregister_undo(process.kill)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)

@@ -631,7 +631,7 @@ EVAL_SECTIONS = {
 @passes
 @click.option("--figures/--no-figures", default=True, help="Draw pictures of the scores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Show only the measured table.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only the measured tables.")
 @tracebacks
 def evaluate(**options: Any) -> None:
     """Score models, or stems from any tool, on MUSDB18.
@@ -858,7 +858,10 @@ TRAIN_SECTIONS = {
     help="Device to train on.",
 )
 @click.option(
-    "--devices", type=COUNT, metavar="N", help="GPUs of each machine.  [default: 1, or as launched]"
+    "--devices",
+    type=COUNT,
+    metavar="N",
+    help="GPUs of each machine, or processes on its CPU.  [default: 1, or as launched]",
 )
 @click.option(
     "--nodes", type=COUNT, metavar="N", help="Number of machines.  [default: 1, or as launched]"

@@ -35,6 +35,7 @@ CONFIGS = {
     "small": SMALL,
     "mixing": dataclasses.replace(SMALL, bin_units=8),
     "raw mixing": dataclasses.replace(SMALL, bin_units=8, skips="raw"),
+    "dilated mixing": dataclasses.replace(SMALL, bin_units=8, head="dilated"),
     "elu": dataclasses.replace(SMALL, activation="elu"),
     "kernel 3": dataclasses.replace(SMALL, kernel_size=3),
     "kernel 7": dataclasses.replace(SMALL, kernel_size=7),

@@ -46,7 +46,9 @@ class UNet(MaskNetwork):
             for level, (before, after) in enumerate(itertools.pairwise(widths))
         )
         if config.bin_units:
-            for blocks in (self.encoder, reversed(self.decoder)):
+            # A dilated head follows a level of the decoder with all bins, which are not mixed.
+            halved = self.decoder[: len(config.filters) - 1]
+            for blocks in (self.encoder, reversed(halved)):
                 for level, (block, width) in enumerate(
                     zip(blocks, config.filters, strict=False), start=1
                 ):

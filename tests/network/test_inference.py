@@ -42,6 +42,7 @@ CONFIGS = {
     "same": dataclasses.replace(SMALL, padding="same"),
     "16 filters": dataclasses.replace(SMALL, filters=(16, 16, 32)),
     "one level": dataclasses.replace(SMALL, filters=(4,)),
+    "one channel": dataclasses.replace(SMALL, filters=(4, 1, 8)),
     "mono": dataclasses.replace(SMALL, channels=1),
     "sigmoid": dataclasses.replace(SMALL, mask="sigmoid"),
     "per stem": dataclasses.replace(SMALL, networks="per_stem"),

@@ -283,7 +283,8 @@ class _Decoder(nn.Module):
         upsampled_channels = self.doubling.channels
         channels = upsampled_channels + (0 if skip is None else skip.shape[1])
         size = (batch, 2 * frames, 2 * bins, channels)
-        joined = hidden.new_empty(size, dtype=self.doubling.dtype)
+        dtype = self.doubling.dtype if skip is None else skip.dtype
+        joined = hidden.new_empty(size, dtype=dtype)
         target = joined[..., :upsampled_channels]
         spectrum = target if self.mixing is None else torch.empty_like(target)
         if self.rectify:

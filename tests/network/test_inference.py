@@ -46,6 +46,9 @@ CONFIGS = {
     "mono": dataclasses.replace(SMALL, channels=1),
     "sigmoid": dataclasses.replace(SMALL, mask="sigmoid"),
     "per stem": dataclasses.replace(SMALL, networks="per_stem"),
+    "gated per stem": dataclasses.replace(
+        SMALL, networks="per_stem", mask="sigmoid", gate_db=-20.0
+    ),
     "spleeter": SPLEETER,
 }
 

@@ -27,7 +27,7 @@ class PerStem(MaskNetwork):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.members = nn.ModuleList(
-            UNet(dataclasses.replace(config, networks="joint", stems=(stem,)))
+            UNet(dataclasses.replace(config, networks="joint", stems=(stem,), gate_db=None))
             for stem in config.stems
         )
 

@@ -58,6 +58,14 @@ def test_the_fine_spectrum_is_that_of_longer_windows(first: int, count: int) -> 
     assert error.square().mean() < 1e-5 * expected.square().mean()
 
 
+def test_the_fine_spectrum_needs_no_bins_but_the_networks() -> None:
+    config = dataclasses.replace(GUIDED, bins=124, low_bins=60)
+    mixture = spectrum()
+    _, fine = network_inputs(mixture, config)
+    _, of_network = network_inputs(mixture[..., : config.bins, :], config)
+    assert torch.equal(of_network, fine)
+
+
 def test_a_correction_leaves_the_vote_on_the_vocals_alone() -> None:
     own, change, guide = torch.randn(1, 4, 2, 5, 6), torch.randn(1, 3, 2, 5, 6), torch.zeros(1)
     for vocals in range(4):

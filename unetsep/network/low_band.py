@@ -58,7 +58,8 @@ def fine_magnitudes(
     Parameters
     ----------
     spectrum
-        Of the mixture, complex, ``(batch, channels, bins, frames)``, at least `source_bins`.
+        Of the mixture, complex, ``(batch, channels, bins, frames)``; of its bins those of the
+        network count, at most `source_bins`.
     config
         The bins of the branch.
     add
@@ -73,7 +74,7 @@ def fine_magnitudes(
     """
     bins = source_bins(config)
     hop = bins // 2  # a quarter of the window of 2 * bins samples
-    samples = add(spectrum[..., :bins, :], hop)
+    samples = add(spectrum[..., : min(bins, config.bins), :], hop)
     # Windows of eight hops around the centres of windows of four.
     samples = functional.pad(samples, (2 * hop, 2 * hop))
     frames = samples.unfold(-1, 8 * hop, hop)

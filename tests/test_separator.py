@@ -255,6 +255,14 @@ def test_sigmoid_networks_are_normalised_into_ratio_masks() -> None:
     assert decibels(sum(stems.values()) - mixture, mixture) < -90
 
 
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_a_ratio_mask_of_one_stem_is_the_mixture(rate: int) -> None:
+    one = dataclasses.replace(SMALL, stems=("vocals",), mask="sigmoid", mask_exponent=2.0)
+    mixture = music(1, rate)
+    stems = Separator(small_network(one), precision="fp32").separate(mixture, rate)
+    assert decibels(stems["vocals"] - mixture, mixture) < -90
+
+
 def test_masks_stay_fp32_when_the_network_is_bf16() -> None:
     separator = Separator(small_network(), precision="bf16")
     mixture = music(50_000 / RATE)

@@ -327,6 +327,7 @@ class Separator:
         configs = [network.config for network in self._networks]
         complete = all(config.complete for config in configs)
         extend = self.mask_extension == "top"
+        several = len(selection.names) > 1
         independent = all(config.independent for config in configs)
         if independent and not self.wiener:  # the filter needs all stems
             estimate = functools.partial(self.estimate, wanted=selection.stems)
@@ -339,7 +340,7 @@ class Separator:
                 selection=selection,
                 overlap=self.overlap,
                 extend=extend,
-                rest=extend and selection.adds_up(len(self.stems), complete=complete),
+                rest=extend and several and selection.adds_up(len(self.stems), complete=complete),
                 wiener=self.wiener,
                 pool=pool,
                 device=self.device if self.device.type == "cuda" else torch.device("cpu"),

@@ -64,6 +64,14 @@ def test_residual_is_the_loss_of_the_round_trip_divided_by_shares() -> None:
     assert np.allclose(lost.sum(axis=0), signal - back[:, :30_000], atol=1e-5)
 
 
+def test_a_host_that_lets_numpy_raise_may_push_the_softest_songs() -> None:
+    residual = Residual(48_000, 44_100, 1, 1024)
+    residual.push(np.full((1, 2000), 1e-37, np.float32), np.zeros((1, 1838), np.float32), last=True)
+    residual.push_shares(np.full((1, 1, 4), 0.01, np.float32))
+    with np.errstate(all="raise"):
+        assert residual.take(2000).max() < 1e-38
+
+
 @pytest.mark.parametrize("rate", [48_000, 96_000])
 @pytest.mark.parametrize("block", [700, 12_000, 36_000])
 def test_the_residual_follows_shares_from_frame_to_frame(rate: int, block: int) -> None:

@@ -138,10 +138,11 @@ class Residual:
         left = np.clip(np.floor(time).astype(np.intp), 0, last)
         right = np.minimum(left + 1, last)
         weight = np.clip(time - left, 0, 1).astype(np.float32)
-        shares = self._shares[..., left] * (1 - weight) + self._shares[..., right] * weight
+        with np.errstate(under="ignore"):  # the host program may let numpy raise
+            shares = self._shares[..., left] * (1 - weight) + self._shares[..., right] * weight
+            out: Signal = shares * residual
         self._position += samples
         passed = min(max(0, int(self._position / self._frame) + 1 - self._first_frame), last)
         self._shares = self._shares[..., passed:]
         self._first_frame += passed
-        out: Signal = shares * residual
         return out

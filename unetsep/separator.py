@@ -342,6 +342,7 @@ class Separator:
                 extend=extend,
                 rest=extend and several and selection.adds_up(len(self.stems), complete=complete),
                 wiener=self.wiener,
+                complete=complete,
                 pool=pool,
                 device=self.device if self.device.type == "cuda" else torch.device("cpu"),
             )

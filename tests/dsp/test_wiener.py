@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -139,6 +140,12 @@ def test_masks_that_do_not_sum_to_one_are_taken_as_shares():
     )
 
 
+def test_what_masks_of_some_stems_leave_is_one_more_stem():
+    masks, mixture = ratio(3, 2, 20, 50), spectra(2, 20, 50)
+    found = whole(WienerFilter(1, complete=False), masks[:2], mixture)
+    np.testing.assert_allclose(found, whole(WienerFilter(1), masks, mixture), atol=1e-5)
+
+
 def error(found, true):
     return float((found - true).abs().square().sum() / true.abs().square().sum())
 
@@ -226,6 +233,18 @@ def test_a_song_is_filtered_block_by_block_and_still_nulls():
     np.testing.assert_allclose(only["bass"], stems["bass"], atol=1e-6)
     two = filtered.separate(song, 44100, two_stems="bass")
     np.testing.assert_allclose(two["bass"] + two["no_bass"], song, atol=1e-5)
+
+
+def test_a_model_of_one_stem_leaves_the_rest_of_the_song():
+    config = dataclasses.replace(network().config, stems=("vocals",), mask="sigmoid")
+    half = UNet(config).eval()
+    with torch.no_grad():
+        half.head.weight.zero_()
+        half.head.bias.zero_()
+    song = np.random.default_rng(0).normal(0, 0.1, (2, 50_000)).astype(np.float32)
+    for chosen in ({}, {"two_stems": "vocals"}):
+        stems = Separator(half, precision="fp32", wiener=1).separate(song, 44100, **chosen)
+        np.testing.assert_allclose(stems["vocals"], song / 2, atol=1e-5)
 
 
 def test_the_command_takes_iterations(tmp_path):

@@ -72,6 +72,8 @@ class SongPass(SongStream):
         for outputs that add up to the mixture.
     wiener
         Iterations of the multichannel Wiener filter in the lowest bins; 0 for none.
+    complete
+        Whether the model's stems are all of the mixture.
     pool
         Threads for several segments at once; stems then lag further behind.
     device
@@ -90,6 +92,7 @@ class SongPass(SongStream):
         extend: bool,
         rest: bool = False,
         wiener: int = 0,
+        complete: bool = True,
         pool: SegmentPool | None = None,
         device: torch.device,
     ) -> None:
@@ -122,7 +125,7 @@ class SongPass(SongStream):
             fill=config.pad_segments,
             pool=pool,
         )
-        self._wiener = WienerFilter(wiener) if wiener else None
+        self._wiener = WienerFilter(wiener, complete=complete) if wiener else None
         self._out: Queue[Tensor] = Queue()  # (stems times channels, samples)
         self._samples_in = self._samples_out = self._inner_samples_in = 0
 

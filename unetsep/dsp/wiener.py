@@ -62,12 +62,15 @@ class WienerFilter:
     ----------
     iterations
         Number of estimates of the coherences, at least 1.
+    complete
+        Whether the stems are all of the mixture. Otherwise what their masks leave is filtered as
+        one more, the last.
     """
 
-    def __init__(self, iterations: int) -> None:
+    def __init__(self, iterations: int, *, complete: bool = True) -> None:
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}")
-        self._iterations = iterations
+        self._iterations, self._complete = iterations, complete
         # For each group of channels: products of all blocks, and coherences of the last one.
         self._products: dict[int, Tensor] = {}
         self._coherence: dict[int, Tensor] = {}
@@ -84,7 +87,7 @@ class WienerFilter:
         Parameters
         ----------
         masks
-            ``(stems, channels, bins, frames)``, >= 0; all stems of the mixture.
+            ``(stems, channels, bins, frames)``, >= 0.
         spectrum
             Mixture, complex, ``(channels, bins, frames)``; may have more bins.
 
@@ -94,6 +97,9 @@ class WienerFilter:
             Masks and spectrum of the ready frames, and their stems in the `BINS` lowest bins,
             complex, ``(stems, channels, bins, frames)``.
         """
+        if not self._complete:
+            rest = (1 - masks.sum(dim=0, keepdim=True)).clamp(min=0)
+            masks = torch.cat([masks.mT, rest.mT]).mT
         bins = min(BINS, masks.shape[-2])
         self._masks.put(masks)
         self._spectra.put(spectrum)

@@ -123,7 +123,7 @@ class Doubling(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = layer.out_channels
-        # A level with one channel is the last one, and the head after it computes in fp32.
+        # A level with one channel is usually the last, and the head after it computes in fp32.
         single = is_single(layer)
         self.dtype = torch.float32 if single else dtype
         self.register_buffer("floor", None if floor is None else floor.to(self.dtype))
@@ -239,5 +239,5 @@ class DilatedHead(nn.Module):
 
 
 def is_single(layer: nn.Module) -> bool:
-    """Whether a transposed convolution has one output channel: the last before a dilated head."""
+    """Whether a transposed convolution has one output channel, as before a dilated head."""
     return isinstance(layer, nn.ConvTranspose2d) and layer.out_channels == 1

@@ -125,6 +125,7 @@ def test_a_run_is_resumed_only_on_its_own_songs(
     settings = ("--batch-size", 1, "--valid-every", 1, "--precision", "fp32", "--max-steps", 1)
     told = call(*start, "--loss", "l1", *data, "--cache", tmp_path / "cache", *settings)
     assert told.exit_code == 0, told.output
+    assert "on 2 recordings (0 min; 1 of musdb, 1 of pools)" in " ".join(told.output.split())
     files = [run / name for name in ("data.json", "songs.json", "config.json")]
     before = [file.read_bytes() for file in files]
     for words, message in (

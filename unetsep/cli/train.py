@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,12 +170,11 @@ def run_train(options: TrainOptions) -> None:
     with _logging(console):
         saved = read_songs(folder) if options.resume else {}
         train, valid = _load(data, console, saved, all_songs=config.all_songs)
-        minutes = sum(recording.samples for recording in train) / SAMPLE_RATE / 60
         overlap = " of them" if config.all_songs else ""
         console.print(
-            f"Training {', '.join(config.losses)} on {len(train)} recordings "
-            f"({minutes:.0f} min), validating on {len(valid)}{overlap}: {_length(config)}, "
-            f"{config.batch_size} clips a step; writing to {folder}"
+            f"Training {', '.join(config.losses)} on {_what(train)}, validating on "
+            f"{len(valid)}{overlap}: {_length(config)}, {config.batch_size} clips a step; writing "
+            f"to {folder}"
         )
         songs, notes = song_lists(train, valid), audio_notes([*train, *valid])
         if options.resume:
@@ -479,6 +479,14 @@ def _logging(console: Console) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
+
+
+def _what(train: Sequence[Recording]) -> str:
+    """What is trained on; of several kinds of data each, as MUSDB_PATH may add one."""
+    minutes = sum(recording.samples for recording in train) / SAMPLE_RATE / 60
+    counts = Counter(recording.origin for recording in train)
+    kinds = ", ".join(f"{count} of {kind}" for kind, count in counts.items())
+    return f"{len(train)} recordings ({minutes:.0f} min{f'; {kinds}' if len(counts) > 1 else ''})"
 
 
 def _load(

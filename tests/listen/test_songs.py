@@ -97,6 +97,16 @@ def test_files_beside_each_other_are_songs_by_their_names(
     assert [sorted(song.models[""]) for song in songs] == 2 * [sorted(s.lower() for s in stems)]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names hold no line breaks")
+@pytest.mark.parametrize("name", ["{} ({}).wav", "{}_({})_a model.wav"])
+def test_names_of_songs_may_hold_line_breaks(tmp_path: Path, name: str) -> None:
+    for stem, wave in stems_of(0, 0.1).items():
+        soundfile.write(tmp_path / name.format("two\nlines", stem), wave, RATE)
+    (song,) = find_songs(tmp_path)
+    assert song.name.endswith("two\nlines")
+    assert list(song.models[""]) == ["vocals", "rest"]
+
+
 def test_an_instrumental_and_the_song_beside_it_are_one_stem(tmp_path: Path) -> None:
     for name in ("song", "song (Instrumental)", "other (Instrumental)"):
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(100), RATE)

@@ -21,9 +21,9 @@ from ..errors import AudioError, UnetsepError
 
 DATA = "player-data"
 # python-audio-separator writes all stems into one folder: song_(Vocals)_model.wav
-SEPARATOR_NAME = re.compile(r"(?P<song>.+)_\((?P<stem>[^()]+)\)(?:_(?P<model>.+))?")
+SEPARATOR_NAME = re.compile(r"(?s)(?P<song>.+)_\((?P<stem>[^()]+)\)(?:_(?P<model>.+))?")
 # --filename "{track} ({stem}).{ext}", and what --instrumental writes.
-TRACK_NAME = re.compile(r"(?P<song>.+) \((?P<stem>[^()]+)\)")
+TRACK_NAME = re.compile(r"(?s)(?P<song>.+) \((?P<stem>[^()]+)\)")
 USUAL_STEMS = (*STEMS, "guitar", "piano", "accompaniment", "instrumental")
 USUAL_STEM = re.compile(rf"(?:no[_ ])?(?:{'|'.join(USUAL_STEMS)})", re.IGNORECASE)
 # mp3 files of one song may differ by a frame or two (26 ms each).

@@ -345,6 +345,8 @@ def test_values_that_do_not_fit_an_atom_become_zero(tagged, tiny_separator, tmp_
         ("2019/2020", "2019"),
         ("2020\u5e743\u67081\u65e5", "2020"),
         ("20200315", "2020-03-15"),
+        ("5/6/99", None),
+        ("99", None),
         ("long ago", None),
     ],
 )

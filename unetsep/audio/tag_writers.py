@@ -204,8 +204,10 @@ def _time(text: str) -> str:
     from mutagen.id3 import ID3TimeStamp
 
     text = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", text)
-    # For an invalid time the class returns nothing, or a text that no other program can read.
-    if re.fullmatch(r"\d{4}(-\d\d){0,2}( \d\d(:\d\d){0,2})?", str(ID3TimeStamp(text))):
+    time = str(ID3TimeStamp(text))
+    # For an invalid time the class returns nothing, or a text that no other program can read. Of
+    # 5/6/99 it takes the 5 for the year.
+    if time[:4] == text[:4] and re.fullmatch(r"\d{4}(-\d\d){0,2}( \d\d(:\d\d){0,2})?", time):
         return text
     year = re.search(r"(?<!\d)\d{4}(?!\d)", text)
     return year[0] if year else ""

@@ -206,7 +206,7 @@ def test_an_unreadable_folder_is_an_error_and_others_are_searched(tmp_path, monk
 
     monkeypatch.setattr(unetsep.inputs.os, "scandir", refuse)
     songs = find_inputs([tmp_path], tmp_path / "out")
-    assert [song.track for song in songs] == ["a", "closed", "d/c"]
+    assert [song.track for song in songs] == ["a", "closed/", "d/c"]
     assert songs[1].error == f"{tmp_path / 'closed'} cannot be read: Permission denied"
     (song,) = find_inputs([tmp_path / "closed"], tmp_path / "out")
     assert "cannot be read: Permission denied" in song.error

@@ -53,7 +53,8 @@ class Input:
         The file.
     track
         Name of the output: the file's name without suffix, after its folders relative to
-        the folder that was named.
+        the folder that was named. Of a folder that cannot be read: what the tracks of its songs
+        start with, such as ``sub/``.
     error
         Why it cannot be separated, if that is known before opening it.
     tags
@@ -342,7 +343,7 @@ class _Search:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            track = folder.relative_to(self._root).as_posix()
+            track = "".join(f"{part}/" for part in folder.relative_to(self._root).parts)
             inputs.append(Input(folder, track, f"{folder} cannot be read: {error.strerror}"))
             return
         if self._is_output:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ import soundfile
 import torch
 from click.testing import CliRunner, Result
 
+import unetsep
 from tests.signals import RATE, music
 from unetsep.audio.reader import AudioReader
 from unetsep.cli import CONTEXT, main
@@ -759,6 +761,30 @@ def test_retry_failed_finds_songs_of_folders_and_playlists_that_were_missing(run
     for words in ((), (nas,), (nas / "deep/b.wav",)):
         result = run("--retry-failed", *words, "--json")
         assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_songs_of_a_folder_that_could_not_be_read_are_retried_in_its_place(
+    run, song, tmp_path, monkeypatch
+):
+    closed = tmp_path / "in/sub"
+    for name in ("a", "sub/b", "sub/deep/c"):
+        song(f"in/{name}.wav", seconds=0.1)
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path) == closed:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unetsep.inputs.os, "scandir", refuse)
+        assert run(tmp_path / "in").exit_code == 1
+    for words in ((), (tmp_path / "in",), (closed,), (closed / "b.wav", closed / "deep")):
+        result = run("--retry-failed", *words, "--json", "--dry-run")
+        stems = [json.loads(line)["stems"]["bass"] for line in result.stdout.splitlines()]
+        expected = [tmp_path / f"out/sub/{name}/bass.wav" for name in ("b", "deep/c")]
+        assert [Path(stem) for stem in stems] == expected
+    assert run("--retry-failed", tmp_path / "in/a.wav", "--json").stdout == ""
 
 
 def test_retry_failed_repeats_the_message_about_a_song_that_still_cannot_be_opened(

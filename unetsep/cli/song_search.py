@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url
+from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url, track_name
 from ..library.log import failed_lines, failed_songs, find_logs, last_lines
 from ..library.records import outputs_in
 from ..library.remote import Spool
@@ -71,7 +71,8 @@ class SongSearch:
         if places:
             containers = [place for place in places if _logged_place(place) in failed]
             others = [place for place in places if _logged_place(place) not in failed]
-            songs = [song for song in self.find(others) if self._log_name(song) in failed]
+            songs = self.find(others)
+            songs = [song for song in songs if _track(self._log_name(song), last) is not None]
         else:
             songs = failed_songs(failed.values())
             containers = [song.path for song in songs if _holds_songs(song.path)]
@@ -84,10 +85,10 @@ class SongSearch:
         unique: dict[str, Input] = {}
         for song in songs:
             unique.setdefault(self._log_name(song), song)
-        # Named by its URL alone, a song would lose its folder, and its stems their path.
+        # Named by its URL alone, a song would lose its folder, and its stems their path; so would
+        # one of a folder within the one that was named.
         return [
-            replace(song, track=failed[place]["track"]) if place in failed else song
-            for place, song in unique.items()
+            replace(song, track=_track(place, last) or song.track) for place, song in unique.items()
         ]
 
     def _log_name(self, song: Input) -> str:
@@ -109,6 +110,26 @@ def select_shard(songs: list[Input], shard: Shard | None, console: Messages) -> 
     count = f"{len(selected)} of {len(songs)} songs" if selected else f"none of {len(songs)} songs"
     console.print(f"Shard {shard}: {count}")
     return selected
+
+
+def _track(place: str, last: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Track of a song that failed, or whose folder did; None if neither did.
+
+    Parameters
+    ----------
+    place
+        The song's path or URL as the log has it.
+    last
+        See `unetsep.library.log.last_lines`.
+    """
+    if place in last:
+        return last[place]["track"] if last[place]["status"] == "error" else None
+    for folder in Path(place).parents:
+        line = last.get(str(folder))
+        if line and line["status"] == "error":
+            start = line["track"] if line["track"].endswith("/") else ""
+            return start + track_name(Path(place).relative_to(folder))
+    return None
 
 
 def _with_log(logs: list[Path], log: Path | None) -> list[Path]:

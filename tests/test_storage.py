@@ -147,6 +147,16 @@ def test_a_path_to_type_has_quotes_of_windows(path, word, monkeypatch) -> None:
     assert shown == word
 
 
+def test_folders_that_several_needed_are_removed_by_the_last(tmp_path: Path) -> None:
+    first, second = MadeFolders(), MadeFolders()
+    first.make(tmp_path / "out" / "a")
+    second.make(tmp_path / "out" / "b")
+    first.remove()
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "b"]
+    second.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_created_folders_are_removed_again_unless_they_hold_files(tmp_path: Path) -> None:
     folders = MadeFolders()
     (tmp_path / "before").mkdir()

@@ -13,7 +13,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from .errors import UnetsepError
 
@@ -80,10 +80,15 @@ def is_special(path: Path) -> bool:
 
 
 class MadeFolders:
-    """Folders that were created for files, and are removed again if they stay empty."""
+    """Folders that were created for files, and are removed again if they stay empty.
+
+    Those that several songs need are removed with the last of them.
+    """
+
+    _active: ClassVar[set[MadeFolders]] = set()
 
     def __init__(self) -> None:
-        self._folders: set[Path] = set()
+        self._folders: frozenset[Path] = frozenset()
 
     def make(self, folder: Path) -> None:
         """Create a folder and all missing folders above it.
@@ -93,8 +98,12 @@ class MadeFolders:
         OSError
             If it cannot be created.
         """
+        folders = (folder, *folder.parents)
+        missing = {path for path in folders if not path.exists()}
+        made = frozenset().union(*(each._folders for each in list(self._active)))
         # Noted before creating them, which may fail halfway.
-        self._folders |= {path for path in (folder, *folder.parents) if not path.exists()}
+        self._folders |= missing | made.intersection(folders)
+        self._active.add(self)
         folder.mkdir(parents=True, exist_ok=True)
 
     def remove(self) -> None:
@@ -102,6 +111,7 @@ class MadeFolders:
         for folder in sorted(self._folders, reverse=True):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+        self._active.discard(self)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ class StemFiles:
         self._spools: list[list[Path]] = []  # for each stem: one, or integers and then floats
         self._writers: list[Writer] = []
         self._folders = MadeFolders()
-        self._committed, self._failed = False, threading.Event()
+        self._failed = threading.Event()
         self.has_replaced = False  # stays True if the commit fails later
         self._stop = stop or threading.Event()
 
@@ -192,7 +192,6 @@ class StemFiles:
                 raise CancelledError(f"{self.paths[0].parent}: writing was cancelled")
             self.before_naming(self._parts)
             self._publish()
-        self._committed = True
         return gain
 
     def before_naming(self, files: Sequence[Path]) -> None:
@@ -323,8 +322,7 @@ class StemFiles:
         remaining = [p for p in (*self._parts, *itertools.chain(*self._spools)) if not _remove(p)]
         if self._staging is not None:
             self._staging.release(keep=bool(remaining))
-        if not self._committed:
-            self._folders.remove()
+        self._folders.remove()
 
     def __exit__(self, *_: object) -> None:
         self._discard()  # after a commit only the locks remain to be removed

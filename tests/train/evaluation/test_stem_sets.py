@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.train.synthetic import write
 from unetsep.config import STEMS, ModelConfig
 from unetsep.errors import UnetsepError
 from unetsep.network.unet import UNet
@@ -14,6 +15,7 @@ from unetsep.train.evaluation.baselines import BASELINES
 from unetsep.train.evaluation.compare import compare
 from unetsep.train.evaluation.estimates import baseline_methods, model_method
 from unetsep.train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
+from unetsep.train.evaluation.own_songs import find_songs
 from unetsep.train.evaluation.sdr import frame_sdr
 from unetsep.train.evaluation.stem_sets import absent, check_set, parts_of, references, regroup
 from unetsep.train.evaluation.tracks import TrackAudio, find_tracks, read_track
@@ -126,3 +128,13 @@ def test_a_song_without_vocals_has_a_score_for_its_accompaniment(
     assert outcome.scores is not None
     assert outcome.scores.silent == ("vocals",)
     assert np.isfinite(sdr(outcome)[1]).all()
+
+
+def test_scores_of_another_set_in_the_same_folder_are_not_reused(tmp_path: Path) -> None:
+    for seed, stem in enumerate(("a-b", "c", "a", "b-c")):
+        write(tmp_path / "test" / "song" / stem, seed)
+    tracks, methods = find_songs(tmp_path, "test"), baseline_methods("mixture")
+    for sources in (("a-b", "c"), ("a", "b-c")):
+        (outcome,) = evaluate(tracks, methods, Settings(tmp_path / "out", sources=(sources,)))
+        assert outcome.scores is not None
+        assert outcome.scores.stems == sources

@@ -279,7 +279,7 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 stem_set = _scored_set(method, track, sources)
                 origin = results.Origin(method.origin(track), song.origin, settings.duration)
                 request = settings.metrics, settings.measures
-                scores, mode, measures = results.reusable(path, origin, *request)
+                scores, mode, measures = results.reusable(path, stem_set, origin, *request)
                 reused = scores is not None
                 if scores is None:
                     scores = _score(song, estimate(), stem_set, mode, measures)

@@ -212,9 +212,9 @@ def _number(value: Any) -> float:
 
 
 def reusable(
-    path: Path, origin: Origin, mode: str, measures: Collection[str]
+    path: Path, stem_set: StemSet, origin: Origin, mode: str, measures: Collection[str]
 ) -> tuple[TrackScores | None, str, list[str]]:
-    """Existing scores of the same origin that hold all metrics and measures.
+    """Existing scores of the same set and origin that hold all metrics and measures.
 
     Returns
     -------
@@ -224,7 +224,7 @@ def reusable(
         Mode and measures to score with, including those of existing scores of this origin.
     """
     names = list(measures)
-    existing = _of_origin(path, origin)
+    existing = _of_origin(path, stem_set, origin)
     if existing is None:
         return None, mode, names
     scores, existing_mode = existing
@@ -235,13 +235,14 @@ def reusable(
     return None, mode, names
 
 
-def _of_origin(path: Path, origin: Origin) -> tuple[TrackScores, str] | None:
-    """Existing scores of an origin, and their mode."""
+def _of_origin(path: Path, stem_set: StemSet, origin: Origin) -> tuple[TrackScores, str] | None:
+    """Existing scores in a set and of an origin, and their mode."""
     if not path.is_file():
         return None
     try:
         scores, about = read(path)
     except UnetsepError:
         return None  # half a file of another program: score again and replace it
-    same = about.get("origin") == origin.to_dict()
+    # The sets a-b,c and a,b-c have the same folder.
+    same = set(scores.stems) == set(stem_set) and about.get("origin") == origin.to_dict()
     return (scores, str(about.get("metrics"))) if same else None

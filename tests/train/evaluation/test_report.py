@@ -49,6 +49,14 @@ def test_medians_are_over_tracks(report: reports.EvaluationReport) -> None:
     assert ours.interval("vocals").tracks == 2
 
 
+def test_bars_in_names_end_no_cell_of_a_table() -> None:
+    method = FolderMethod(Path("a|b"), "a|b")
+    report = reports.collect(
+        [method], [Outcome("a|b", "song", scores([1, 2, 3, 4]))], "1 track", "sdr"
+    )
+    assert r"| a\|b | 1.00 | 2.00 | 3.00 | 4.00 | 2.50 | 1 |" in reports.to_markdown(report)
+
+
 def test_intervals_are_computed_once_for_all_renderings(
     report: reports.EvaluationReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:

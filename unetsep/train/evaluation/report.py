@@ -292,7 +292,8 @@ def markdown(table: list[list[str]]) -> list[str]:
         for cell in head
     ]
     rule = ["---:" if right else "---" for right in numeric]
-    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *body)]
+    rows = [[cell.replace("|", r"\|") for cell in cells] for cells in (head, rule, *body)]
+    return [f"| {' | '.join(cells)} |" for cells in rows]
 
 
 def to_csv(report: EvaluationReport) -> str:

@@ -239,7 +239,7 @@ def progress(
 def opening(options: EvalOptions, settings: Settings, name: str, methods: Sequence[Method]) -> str:
     """A sentence on what will be scored, and how."""
     length = "whole" if settings.duration is None else f"{settings.duration:g} s of each"
-    sets = "; ".join(", ".join(sources) for sources in settings.sources)
+    sets = "; ".join(", ".join(sources) for sources in settings.sets)
     baselines = [method.name for method in methods if method.kind == "baseline"]
     others = ",".join(name for name in baselines if name != SLOWEST) or "none"
     slow = f"; --baselines {others} leaves out {SLOWEST}, by far the slowest"

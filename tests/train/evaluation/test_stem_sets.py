@@ -138,3 +138,9 @@ def test_scores_of_another_set_in_the_same_folder_are_not_reused(tmp_path: Path)
         (outcome,) = evaluate(tracks, methods, Settings(tmp_path / "out", sources=(sources,)))
         assert outcome.scores is not None
         assert outcome.scores.stems == sources
+
+
+def test_a_set_in_two_orders_is_scored_once(root: Path, tmp_path: Path) -> None:
+    settings = Settings(tmp_path, sources=(TWO, STEMS, TWO[::-1]))
+    outcomes = evaluate(find_tracks(root, "test", ["1"]), baseline_methods("mixture"), settings)
+    assert [outcome.sources for outcome in outcomes] == [TWO[::-1], STEMS]

@@ -55,8 +55,8 @@ class Settings:
 
     @property
     def sets(self) -> tuple[StemSet, ...]:
-        """The sets; an empty one stands for what a method gives."""
-        return self.sources or ((),)
+        """The sets, each once in any order; an empty one stands for what a method gives."""
+        return tuple({frozenset(each): each for each in self.sources}.values()) or ((),)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from unetsep.train.data.clips import (
     clip_indices,
 )
 from unetsep.train.data.loaders import NO_NUMBER, ClipLoader, clip_loader, valid_loader
-from unetsep.train.data.recording import hold_out, recording_from_arrays
+from unetsep.train.data.recording import LEVEL_BLOCK, hold_out, recording_from_arrays
 from unetsep.train.data.run_data import without
 from unetsep.train.datamodule import ClipModule
 
@@ -295,6 +295,13 @@ def test_data_without_a_target_or_without_sound_is_refused() -> None:
         ClipPlanner([recording_from_arrays("silent", silent)], tiny())
     with pytest.raises(TrainingError, match="no training data for vocals"):
         ClipPlanner([recording_from_arrays("drums", {"drums": pcm(1)})], tiny())
+
+
+def test_a_sound_at_the_very_end_of_a_recording_is_training_data() -> None:
+    late = np.zeros((3 * LEVEL_BLOCK // 2, 2), np.int16)
+    late[LEVEL_BLOCK:] = 1000
+    planner = ClipPlanner([recording_from_arrays("late", dict.fromkeys(STEMS, late))], tiny())
+    assert ClipDataset(planner)[0].any()
 
 
 def test_stems_that_are_left_out_are_unknown() -> None:

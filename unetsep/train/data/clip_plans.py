@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import TrainConfig, TrainingError
 from .augment import ChangePlanner, Changes, augments
-from .recording import AUDIBLE, SAMPLE_RATE, Recording
+from .recording import AUDIBLE, LEVEL_BLOCK, SAMPLE_RATE, Recording
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,9 @@ class ClipPlanner:
             audible = [
                 recording
                 for recording, name in self.tracks
-                if name == stem and recording.level(stem, 0, recording.samples) > 0
+                # To the end of the last block, which may be a part of one.
+                if name == stem
+                and recording.level(stem, 0, recording.samples + LEVEL_BLOCK - 1) > 0
             ]
             if not audible:
                 raise TrainingError(

@@ -273,6 +273,13 @@ def test_an_ffmpeg_that_hangs_ends_with_the_command(tmp_path, monkeypatch, text)
     assert not thread.is_alive()
 
 
+def test_a_pause_does_not_count_against_the_limit_of_ffmpeg(tmp_path, monkeypatch):
+    """As after Ctrl-Z and fg, where the clock has moved on and this process has not run."""
+    monkeypatch.setattr(ffmpeg_program, "Stopwatch", lambda: Mock(look=lambda: 0.0))
+    program = script(tmp_path, "echo begun; sleep 0.6; echo done")
+    assert ffmpeg_program.run_ffmpeg(program, tmp_path, 0.2).stdout == b"begun\ndone\n"
+
+
 def test_another_program_called_ffmpeg_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: script(tmp_path, "seq 1000"))
     (tmp_path / "a.m4a").write_bytes(bytes(100))

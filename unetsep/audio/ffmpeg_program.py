@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
 
+from ..stopwatch import Stopwatch
 from ..unfinished import register_undo, unregister_undo
 
 # On Windows: no Ctrl-C, which unetsep handles, and no console window over a graphical program.
@@ -51,10 +53,17 @@ def run_ffmpeg(
     ) as process:
         register_undo(process.kill)  # one that hangs would outlive this program
         try:
-            stdout, stderr = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired as error:
-            raise TimeoutError(f"ffmpeg was stopped after {timeout:g} s") from error
+            output_and_messages = _communicate(process, timeout)
         finally:
             process.kill()
             unregister_undo(process.kill)
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+    return subprocess.CompletedProcess(command, process.returncode, *output_and_messages)
+
+
+def _communicate(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bytes]:
+    """What a process prints; a `TimeoutError` once this process has run for so long."""
+    watch = Stopwatch()
+    while watch.look() < timeout:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # nothing that was read is lost
+            return process.communicate(timeout=min(1.0, timeout))
+    raise TimeoutError(f"ffmpeg was stopped after {timeout:g} s")

@@ -49,6 +49,15 @@ def test_the_clock_counts_steps_minutes_and_earlier_parts() -> None:
     assert Clock(tiny(max_steps=10), lambda: now[0]).progress(20) == 1.0
 
 
+def test_the_cosine_falls_from_the_whole_rate_through_its_half_to_zero() -> None:
+    config = tiny(schedule="cosine", learning_rate=0.2, warmup_steps=4)
+    schedule = Schedule(config, ["l1"])
+    rates = [schedule.rate("l1", 4, progress) for progress in (0.0, 1 / 3, 0.5, 1.0)]
+    assert rates == pytest.approx([0.2, 0.15, 0.1, 0.0])
+    warming_up = [schedule.rate("l1", step, 0.0) for step in range(5)]
+    assert warming_up == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2])
+
+
 def test_plateau_and_early_stopping_count_validations_without_progress() -> None:
     config = tiny(schedule="plateau", plateau_patience=2, early_stop=4, learning_rate=1.0)
     schedule = Schedule(config, ["l1"])

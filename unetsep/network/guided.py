@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .folding import affine
-from .inference import InferenceNetwork, InferenceUNet, UNetLogits, WriteMasks
+from .inference import FrameLogits, InferenceNetwork, InferenceUNet, WriteMasks
 from .low_band import InferenceLowBand, LowBand, low_slice, required
 from .masks import MaskNetwork
 from .unet import UNet, rms_level
@@ -280,9 +280,7 @@ class Guided(MaskNetwork):
         """
         guide, level = self._attached.inference(magnitude.device), rms_level(magnitude)
         logits, states = guide_output(guide, magnitude, level, len(self.laterals))
-        if guide.mirrored:
-            states = [state.flip(2, 3) for state in states]
-        return logits.mT, states
+        return logits.mT, [guide.oriented(state) for state in states]
 
     def own_logits(
         self,
@@ -386,9 +384,11 @@ class InferenceGuided(InferenceNetwork):
         """See `InferenceNetwork.frame_masks`."""
         level = rms_level(magnitude)
         guide, states = guide_output(self.guide, magnitude, level, len(self.laterals))
-        laterals = [lateral(state) for lateral, state in zip(self.laterals, states, strict=True)]
-        if self.guide.mirrored:  # cheaper than flipping the states, which have more channels
-            laterals = [lateral.flip(2, 3) for lateral in laterals]
+        # Cheaper than orienting the states, which have more channels.
+        laterals = [
+            self.guide.oriented(lateral(state))
+            for lateral, state in zip(self.laterals, states, strict=True)
+        ]
         logits, _ = self.rest.output(both_spectra(self.rest, magnitude, guide, level), laterals)
         change = self._change(level, required(fine), logits, guide) if self.low else None
         weight, low = self.config.guide_weight, low_slice(self.config)
@@ -400,7 +400,7 @@ class InferenceGuided(InferenceNetwork):
 
         return write
 
-    def _change(self, level: Tensor, fine: Tensor, logits: UNetLogits, guide: Tensor) -> Tensor:
+    def _change(self, level: Tensor, fine: Tensor, logits: FrameLogits, guide: Tensor) -> Tensor:
         """Corrections by the branch, ``(batch, stems - 1, channels, frames, bins)``."""
         assert self.low is not None
         low = low_slice(self.config)

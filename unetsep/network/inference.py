@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,16 @@ from .unet import UNet, compress
 MASK_FRAMES = 16
 
 Layer = TypeVar("Layer", bound=nn.Module)
-# Output of a network for some frames at a time, given the first frame and the one after the
-# last, both even. `FrameLogits` returns logits ``(batch, stems, channels, frames, bins)``, fp32;
-# `WriteMasks` writes masks into a tensor of that shape.
-FrameLogits = Callable[[int, int], Tensor]
+# Writes the masks of some frames, given the first and the one after the last, both even, into a
+# tensor ``(batch, stems, channels, frames, bins)``.
 WriteMasks = Callable[[int, int, Tensor], object]
+
+
+class FrameLogits(Protocol):
+    """Logits of a network for some frames."""
+
+    def __call__(self, start: int, stop: int, bins: slice = ALL) -> Tensor:
+        """Logits ``(batch, stems, channels, frames, bins)``, fp32; see `DoublingHead.ordered`."""
 
 
 class InferenceNetwork(nn.Module):
@@ -156,16 +161,27 @@ class InferenceUNet(InferenceNetwork):
 
     def output(
         self, normalised: Tensor, laterals: Sequence[Tensor] = (), state_count: int = 0
-    ) -> tuple[UNetLogits, list[Tensor]]:
+    ) -> tuple[FrameLogits, list[Tensor]]:
         """See `UNet.output`; if the layers are `mirrored`, so are the states."""
-        axes = (len(self.config.stems), self.config.channels)
-        if not self.mirrored:
-            hidden, states = self._hidden(normalised, laterals, state_count)
-            return UNetLogits(self.head, self.head(hidden), axes), states
-        laterals = [lateral.flip(2, 3) for lateral in laterals]
-        hidden, states = self._hidden(normalised.flip(2, 3), laterals, state_count)
+        all_bins, frames = normalised.shape[2:]
+        hidden, states = self._hidden(
+            self.oriented(normalised), [self.oriented(each) for each in laterals], state_count
+        )
         output = self.head(hidden)
-        return MirroredLogits(self.head, output, axes, normalised.shape[2:]), states
+        axes = (len(self.config.stems), self.config.channels)
+
+        def logits(start: int, stop: int, bins: slice = ALL) -> Tensor:
+            if self.mirrored:
+                start, stop = frames - stop, frames - start
+                bins = bins if bins == ALL else slice(all_bins - bins.stop, all_bins - bins.start)
+            part = self.oriented(self.head.ordered(output, start, stop, bins))
+            return part.view(len(part), *axes, *part.shape[2:])
+
+        return logits, states
+
+    def oriented(self, spectra: Tensor) -> Tensor:
+        """Spectra with both axes reversed if the layers are `mirrored`; the inverse is the same."""
+        return spectra.flip(2, 3) if self.mirrored else spectra
 
     def _hidden(
         self, normalised: Tensor, laterals: Sequence[Tensor], state_count: int
@@ -184,56 +200,6 @@ class InferenceUNet(InferenceNetwork):
             if decoder_skip is not None and len(skips) < state_count:
                 states.append(hidden)
         return hidden, states[::-1]
-
-
-class UNetLogits:
-    """The logits of a `UNet`, by frames and bins.
-
-    Parameters
-    ----------
-    head, output
-        The last layer and its output.
-    axes
-        Numbers of stems and channels.
-    """
-
-    def __init__(
-        self, head: DoublingHead | DilatedHead, output: Tensor, axes: tuple[int, int]
-    ) -> None:
-        self.head, self.output, self.axes = head, output, axes
-
-    def __call__(self, start: int, stop: int, bins: slice = ALL) -> Tensor:
-        """Logits ``(batch, stems, channels, frames, bins)``, fp32; see `DoublingHead.ordered`."""
-        part = self.head.ordered(self.output, start, stop, bins)
-        return part.view(len(part), *self.axes, *part.shape[2:])
-
-
-class MirroredLogits(UNetLogits):
-    """The logits of a network whose layers were `mirrored`.
-
-    Parameters
-    ----------
-    head, output, axes
-        As for `UNetLogits`.
-    size
-        Numbers of bins and frames.
-    """
-
-    def __init__(
-        self,
-        head: DoublingHead | DilatedHead,
-        output: Tensor,
-        axes: tuple[int, int],
-        size: Sequence[int],
-    ) -> None:
-        super().__init__(head, output, axes)
-        self.bins, self.frames = size
-
-    def __call__(self, start: int, stop: int, bins: slice = ALL) -> Tensor:
-        """See `UNetLogits`."""
-        if bins != ALL:
-            bins = slice(self.bins - bins.stop, self.bins - bins.start)
-        return super().__call__(self.frames - stop, self.frames - start, bins).flip(-2, -1)
 
 
 class _Encoder(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from .doubling import ALL
 from .inference import FrameLogits, InferenceNetwork, InferenceUNet
 from .masks import MaskNetwork
 from .unet import UNet
@@ -61,12 +62,12 @@ class InferencePerStem(InferenceNetwork):
 
     def logits(self, magnitude: Tensor, fine: Tensor | None = None) -> FrameLogits:  # noqa: ARG002
         """See `InferenceNetwork.logits`."""
-        parts = [network.logits(magnitude) for network in self.networks]
+        members = [network.logits(magnitude) for network in self.networks]
 
-        def frames(start: int, stop: int) -> Tensor:
-            return torch.cat([part(start, stop) for part in parts], dim=1)
+        def joined(start: int, stop: int, bins: slice = ALL) -> Tensor:
+            return torch.cat([logits(start, stop, bins) for logits in members], dim=1)
 
-        return frames
+        return joined
 
     def forward(
         self,

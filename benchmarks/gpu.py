@@ -1,6 +1,6 @@
 """Times real time on a GPU: one long song, several at a time, and what bounds it.
 
-    python benchmarks/gpu.py --json gpu.json --png gpu.png
+    python benchmarks/gpu.py --json gpu.json
 
 One process with a loaded model separates wav files into four wav files each, in memory: files are
 in /dev/shm if it exists. What could bound it is measured, too: the network alone, reading the song
@@ -142,7 +142,6 @@ def main() -> None:
     )
     parser.add_argument("--disk", type=Path, help="folder on the disk to compare with")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     keep_freed_memory()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -171,24 +170,6 @@ def main() -> None:
                 print(LINE.format(**rows[-1]), flush=True)
     device_name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
     save(options.json, {"device": device_name, "bounds": bounds, "rows": rows})
-    if options.png:
-        picture(options.png, rows)
-
-
-def picture(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Bars of times real time."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 4), layout="tight")
-    axes = figure.subplots(1, 3)
-    for axis, key in zip(axes, ("network", "long", "folder"), strict=True):
-        names = [f"{row['model']}\n{row['precision']}" for row in rows]
-        bars = axis.bar(names, [row[key] for row in rows])
-        axis.bar_label(bars, fmt="%.0f")
-        axis.tick_params(labelsize="small")
-        axis.set_title(key)
-    axes[0].set_ylabel("times real time")
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

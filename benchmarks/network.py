@@ -1,6 +1,6 @@
 """The network alone, against the machine's matrix multiplication and a reference network.
 
-    python benchmarks/network.py --json network.json --png network.png
+    python benchmarks/network.py --json network.json
 
 Measures masks of one segment of 512 frames (11.9 s), and products of square matrices in the same
 precision, in turn; least times. Operations are counted by torch's flop counter in the networks as
@@ -103,22 +103,6 @@ def compare(
     return rows
 
 
-def picture(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rates of the networks and of the matrix product."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="tight")
-    left, right = figure.subplots(1, 2)
-    names = [f"{row['network']}\n{row['precision']}" for row in rows]
-    bars = left.bar(names, [1000 * row["seconds"] for row in rows])
-    left.bar_label(bars, fmt="%.0f")
-    left.set_ylabel("ms for 512 frames (11.9 s)")
-    bars = right.bar(names, [100 * row["share"] for row in rows])
-    right.bar_label(bars, fmt="%.0f")
-    right.set_ylabel("% of the matrix product's rate")
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -127,7 +111,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     threadpool_limits(options.threads)  # of OpenBLAS
@@ -144,8 +127,6 @@ def main() -> None:
             "  matrix product {matmul_gflops:6.1f}  {share:6.1%}".format(**row)
         )
     save(options.json, {"threads": options.threads, "auto": automatic, "rows": rows})
-    if options.png:
-        picture(options.png, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time and memory of whole processes: unetsep and its model fast, Spleeter, Open-Unmix, Demucs.
 
-    python benchmarks/peers.py --json peers.json --png peers.png
+    python benchmarks/peers.py --json peers.json
 
 Every tool separates the same song into four 16-bit files with random weights of its own network,
 in turn, round by round. Its process is measured from start to end; see `environments.py` for what
@@ -85,24 +85,6 @@ def summary(uses: dict[str, list[Use]], seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
-def picture(path: Path, results: list[dict[str, Any]]) -> None:
-    """Bars of wall clock and peak memory for every length."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4 * len(results), 6), layout="tight")
-    axes = figure.subplots(2, len(results), squeeze=False)
-    for column, result in zip(axes.T, results, strict=True):
-        names = [row["tool"] for row in result["rows"]]
-        for axis, key, label in zip(
-            column, ("wall", "peak_mib"), ("seconds", "peak MiB"), strict=True
-        ):
-            bars = axis.bar(names, [row[key] for row in result["rows"]])
-            axis.bar_label(bars, fmt="%.3g")
-            axis.set(ylabel=label, title=f"{result['seconds']:g} s song", yscale="log")
-            axis.tick_params(axis="x", rotation=30)
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     """Measure every tool on songs of every length."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -117,7 +99,6 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache(), help="for environments")
     parser.add_argument("--pip-args", default="", help="such as another index")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     names = ["unetsep", *(name for name in options.tools if name != "unetsep")]
     cache = options.cache.resolve()
@@ -147,8 +128,6 @@ def main() -> None:
             )
         content = {"tools": {t.name: t.versions for t in tools}, "lengths": results}
         save(options.json, content)  # after every length: the long ones take long
-    if options.png:
-        picture(options.png, results)
 
 
 if __name__ == "__main__":

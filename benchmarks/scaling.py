@@ -1,6 +1,6 @@
 """Time and peak memory against the length of the song, and a folder against single songs.
 
-    python benchmarks/scaling.py --json scaling.json --png scaling.png
+    python benchmarks/scaling.py --json scaling.json
 
 Synthetic stereo songs of 44.1 kHz and 16 bits, from ten seconds to two hours long, are separated by
 ``unetsep separate``, each in a process of its own, by one and by two threads. Needs about 1.5 GB
@@ -79,27 +79,6 @@ def folder_of_songs(folder: Path, options: argparse.Namespace) -> dict[str, floa
     return {"songs": options.songs, "each": options.song_seconds, "folder": together, "one": single}
 
 
-def picture(path: Path, rows: list[dict[str, Any]], fits: list[dict[str, float]]) -> None:
-    """Time with the fitted lines, and memory, against length."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="tight")
-    left, right = figure.subplots(1, 2)
-    for line in fits:
-        rows_of_line = [row for row in rows if row["threads"] == line["threads"]]
-        length = np.array([row["seconds"] for row in rows_of_line], float)
-        label = f"{line['threads']} threads: {line['start']:.2f} s + {line['slope']:.5f} x length"
-        (points,) = left.plot(length, [row["wall"] for row in rows_of_line], "o")
-        left.plot(length, line["start"] + line["slope"] * length, color=points.get_color())
-        points.set_label(label)
-        right.plot(length, [row["peak_mib"] for row in rows_of_line], "o-")
-    left.set(xscale="log", yscale="log", xlabel="song, s", ylabel="wall clock, s")
-    right.set(xscale="log", xlabel="song, s", ylabel="peak memory, MiB")
-    right.set_ylim(bottom=0)
-    left.legend()
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     """Measure, fit, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -109,7 +88,6 @@ def main() -> None:
     parser.add_argument("--song-seconds", type=float, default=10.0)
     parser.add_argument("--model", default="default")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     if len({*options.seconds}) < 2:
         parser.error("a line takes two lengths or more: --seconds 10 60")
@@ -128,8 +106,6 @@ def main() -> None:
         )
     )
     save(options.json, {"rows": rows, "fits": fits, "folder": songs})
-    if options.png:
-        picture(options.png, rows, fits)
 
 
 if __name__ == "__main__":

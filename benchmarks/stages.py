@@ -155,24 +155,8 @@ def memory_rate(megabytes: int = 256, rounds: int = 5) -> float:
     return 3 * a.nbytes / least / 1e9
 
 
-def picture(path: Path, results: list[dict[str, Any]]) -> None:
-    """One bar for each checkout, of its stages."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.5 + len(results)))
-    axis = figure.subplots()
-    left = [0.0] * len(results)
-    for stage in results[0]["stages"]:
-        width = [result["stages"][stage] for result in results]
-        axis.barh([result["name"] for result in results], width, left=left, label=stage)
-        left = [a + b for a, b in zip(left, width, strict=True)]
-    axis.set_xlabel("CPU seconds, one thread")
-    axis.legend(ncols=5, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25))
-    figure.savefig(path, dpi=120, bbox_inches="tight")
-
-
 def main() -> None:
-    """Print a table; write JSON and a picture if requested."""
+    """Print a table; write JSON if requested."""
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2:])
         return
@@ -186,7 +170,6 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     names = options.name or [source.resolve().name for source in options.source]
     if len(names) != len(options.source) or len({*names}) < len(names):
@@ -215,8 +198,6 @@ def main() -> None:
         for stage, seconds in (*least.items(), ("sum", sum(least.values()))):
             print(f"  {stage:18} {seconds:7.3f} CPU s")
     save(options.json, results)
-    if options.png:
-        picture(options.png, results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long it takes to begin: help, a ten-second clip, and what Spleeter needs to load.
 
-    python benchmarks/startup.py --json startup.json --png startup.png
+    python benchmarks/startup.py --json startup.json
 
 Whole processes in turn, medians. Spleeter's load is its own command on a hundredth of a
 second of audio: imports, model and graph, and next to nothing to separate.
@@ -27,7 +27,6 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache(), help="for environments")
     parser.add_argument("--pip-args", default="", help="such as another index")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     tool, spleeter = (
         TOOLS[name](options.cache.resolve(), shlex.split(options.pip_args))
@@ -55,14 +54,6 @@ def main() -> None:
         cpu = statistics.median(use.cpu for use in uses[name])
         print(f"{name:16} {seconds:7.3f} s  {cpu:6.2f} CPU s")
     save(options.json, {"wall": rows, "runs": uses, "versions": tool.versions | spleeter.versions})
-    if options.png:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 4), layout="tight")
-        axis = figure.subplots()
-        axis.bar_label(axis.bar(list(rows), list(rows.values())), fmt="%.2f")
-        axis.set_ylabel("seconds")
-        figure.savefig(options.png, dpi=120)
 
 
 if __name__ == "__main__":

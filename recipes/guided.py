@@ -23,7 +23,6 @@ import torch
 
 from unetsep.errors import UnetsepError, WeightsError
 from unetsep.network.guided import Guided, with_guide
-from unetsep.network.per_stem import PerStem
 from unetsep.network.unet import UNet
 from unetsep.spleeter.bundle_files import read_bundle
 from unetsep.spleeter.convert import build
@@ -38,7 +37,6 @@ SHARE = 0.65
 def vocals_network(source: Path) -> UNet:
     """Spleeter's network for vocals only, whose mask is not changed."""
     bag = build(read_bundle(source))
-    assert isinstance(bag, PerStem)
     network = bag.networks[bag.config.stems.index("vocals")]
     # With a single stem the ratio of masks would be one everywhere.
     network.config = dataclasses.replace(network.config, mask_exponent=0.0)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -38,6 +38,7 @@ AudioInput = str | Path | BinaryIO | tuple[Audio, float]
 UNNAMED = "audio"
 # Longer ones are no audio suffixes, and exceed the name length of some file systems.
 SUFFIX_LENGTH = 20
+Restore = Callable[[SeparationReport], SeparationReport]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,14 +187,14 @@ def separate(
         track=track,
         overwrite=overwrite,
     )
-    with _as_file(audio) as file:
+    with _as_file(audio) as (file, restore):
         separator = model if isinstance(model, Separator) else Separator(model)
         if output_dir is None:
             arrays, report = separate_to_arrays(file.path, separator, options, progress)
         else:
             folder = as_path(output_dir, "output_dir")
             arrays, report = _to_both(_job(file, folder, separator, options), options, progress)
-    report = _restore_input(report, audio, file)
+    report = restore(report)
     _warn(report)
     assert report.sample_rate is not None
     return Separation(arrays, report.sample_rate, report)
@@ -262,11 +263,11 @@ def separate_to_files(
         track=track,
         overwrite=overwrite,
     )
-    with _as_file(audio) as file:
+    with _as_file(audio) as (file, restore):
         separator = model if isinstance(model, Separator) else Separator(model)
         job = _job(file, folder, separator, options, skip_existing=skip_existing)
         (report,) = separate_or_raise(job, options, progress)
-    report = _restore_input(report, audio, file)
+    report = restore(report)
     _warn(report)
     return report
 
@@ -313,13 +314,19 @@ def _to_both(
 
 
 @contextlib.contextmanager
-def _as_file(audio: AudioInput) -> Iterator[Input]:
-    """The caller's file with its track name, or a temporary copy of other audio."""
+def _as_file(audio: AudioInput) -> Iterator[tuple[Input, Restore]]:
+    """The caller's file with its track name, or a temporary copy of other audio.
+
+    Errors name the caller's input instead of the copy. The second value is a function that makes
+    a report do so, too.
+    """
     if isinstance(audio, str | os.PathLike):
         path = as_path(audio, "audio")
-        yield Input(path, path.stem)
+        yield Input(path, path.stem), lambda report: report
         return
     name = _name(audio)
+    # "audio is not audio" would say nothing.
+    label = "the input" if name == Path(UNNAMED) else str(name)
     with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
         if hasattr(audio, "read"):
             path = Path(folder, f"{UNNAMED}{name.suffix[:SUFFIX_LENGTH]}")
@@ -333,10 +340,17 @@ def _as_file(audio: AudioInput) -> Iterator[Input]:
             # the same audio gives the same file.
             with _explain_copying(folder):
                 soundfile.write(path, signal.T, rate, subtype="FLOAT", format="W64")
+
+        def shown_text(text: str) -> str:
+            return text.replace(str(path), label)
+
+        def restore(report: SeparationReport) -> SeparationReport:
+            return renamed(report, lambda shown: name if shown == path else shown, shown_text)
+
         try:
-            yield Input(path, name.stem)
+            yield Input(path, name.stem), restore
         except UnetsepError as error:
-            error.args = (str(error).replace(str(path), _label(name)),)
+            error.args = (shown_text(str(error)),)
             raise
 
 
@@ -359,23 +373,6 @@ def _name(audio: object) -> Path:
     name = getattr(audio, "name", None)
     path = Path(name.replace("\0", "") if isinstance(name, str) else UNNAMED)
     return path if path.name else Path(UNNAMED)
-
-
-def _label(name: Path) -> str:
-    """What messages call an input; "audio is not audio" would say nothing."""
-    return "the input" if name == Path(UNNAMED) else str(name)
-
-
-def _restore_input(report: SeparationReport, audio: AudioInput, file: Input) -> SeparationReport:
-    """The report with the caller's input instead of its temporary copy."""
-    if isinstance(audio, str | os.PathLike):
-        return report
-    path, name = file.path, _name(audio)
-    return renamed(
-        report,
-        lambda shown: name if shown == path else shown,
-        lambda text: text.replace(str(path), _label(name)),
-    )
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:

@@ -326,8 +326,6 @@ class Separator:
         estimate = self.estimate
         configs = [network.config for network in self._networks]
         complete = all(config.complete for config in configs)
-        extend = self.mask_extension == "top"
-        several = len(selection.names) > 1
         independent = all(config.independent for config in configs)
         if independent and not self.wiener:  # the filter needs all stems
             estimate = functools.partial(self.estimate, wanted=selection.stems)
@@ -339,8 +337,7 @@ class Separator:
                 channels=channels,
                 selection=selection,
                 overlap=self.overlap,
-                extend=extend,
-                rest=extend and several and selection.adds_up(len(self.stems), complete=complete),
+                extend=self.mask_extension == "top",
                 wiener=self.wiener,
                 complete=complete,
                 pool=pool,

@@ -43,7 +43,6 @@ def make_song(separator: Separator, rate: int, device: torch.device, wiener: int
         selection=separator.select(),
         overlap=separator.overlap,
         extend=True,
-        rest=True,
         wiener=wiener,
         device=device,
     )

@@ -67,9 +67,6 @@ class SongPass(SongStream):
         Share of a segment that overlaps with its neighbour.
     extend
         Whether masks are extended above the network's top bin, or are zero there.
-    rest
-        Whether the last output is the song minus the others, which saves its inverse STFT;
-        for outputs that add up to the mixture.
     wiener
         Iterations of the multichannel Wiener filter in the lowest bins; 0 for none.
     complete
@@ -90,7 +87,6 @@ class SongPass(SongStream):
         selection: Selection,
         overlap: float,
         extend: bool,
-        rest: bool = False,
         wiener: int = 0,
         complete: bool = True,
         pool: SegmentPool | None = None,
@@ -99,6 +95,10 @@ class SongPass(SongStream):
         count = thread_count()  # before this thread computes
         threads = count if pool is None else pool.share
         super().__init__(channels, device, threads)
+        # Of outputs that add up to the song, the last is what the others leave: that saves its
+        # inverse STFT.
+        adds_up = extend and selection.adds_up(len(config.stems), complete=complete)
+        rest = adds_up and len(selection.names) > 1
         self._selection = selection.without_last() if rest else selection
         self._mixture: Queue[Tensor] | None = Queue() if rest else None
         self._extend = extend

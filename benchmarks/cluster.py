@@ -11,6 +11,7 @@ It separates nothing.
 from __future__ import annotations
 
 import argparse
+import bisect
 import heapq
 import json
 import random
@@ -124,10 +125,7 @@ class Machine:
         while not self.failures or self.failures[-1] <= begin:
             last = self.failures[-1] if self.failures else 0.0
             self.failures.append(last + self._random.expovariate(1 / self._mean))
-        index = len(self.failures) - 1
-        while index and self.failures[index - 1] > begin:
-            index -= 1
-        return self.failures[index]
+        return self.failures[bisect.bisect_right(self.failures, begin)]
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,3 +37,15 @@ def one_line(text: str) -> str:
         plain = re.sub(r"([*_\[\]{}])", r"\\\1", html.escape(parts[i], quote=False))
         parts[i] = re.sub(r"(?<![^\s(])(--?[a-z][\w-]*)", r"`\1`", plain)
     return "`".join(parts)
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """Lines of paragraphs, each in one line; formulas, which are indented, as they are."""
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph.startswith(" "):
+            yield from ("```text", textwrap.dedent(paragraph), "```", "")
+        elif paragraph.startswith("- "):
+            items = re.split(r"^- ", paragraph, flags=re.MULTILINE)[1:]
+            yield from (*(f"- {one_line(item)}" for item in items), "")
+        else:
+            yield from (one_line(paragraph), "")

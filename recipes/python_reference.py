@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import griffe
-from markdown_pages import one_line
+from markdown_pages import one_line, paragraphs
 
 ROOT = Path(__file__).parent.parent
 MARKED = re.compile(r"(<!-- reference: ([\w, ]+) -->\n).*?(<!-- end of reference -->\n)", re.DOTALL)
@@ -85,11 +85,11 @@ def _arguments(parameters: Iterable[Any]) -> Iterator[str]:
 def _section(section: Any, annotations: dict[str, Any]) -> Iterator[str]:
     """Lines about a section of a docstring."""
     if section.kind is Kind.text:
-        yield from _text(section.value)
+        yield from paragraphs(section.value)
     elif section.kind is Kind.examples:
         for kind, text in section.value:
             code = kind is Kind.examples
-            yield from ("```text", text, "```", "") if code else _text(text)
+            yield from ("```text", text, "```", "") if code else paragraphs(text)
     elif section.kind is Kind.parameters:
         # numpy's style allows several names above one description, each of a type of its own.
         for text, group in itertools.groupby(section.value, lambda each: each.description):
@@ -103,15 +103,3 @@ def _section(section: Any, annotations: dict[str, Any]) -> Iterator[str]:
             head = f"`{each.name}` ({types})" if section.kind is Kind.attributes else types
             yield f"- {head}: {one_line(each.description)}"
         yield ""
-
-
-def _text(text: str) -> Iterator[str]:
-    """Paragraphs, each in one line; formulas, which are indented, as they are."""
-    for paragraph in re.split(r"\n\s*\n", text):
-        if paragraph.startswith(" "):
-            yield from ("```text", textwrap.dedent(paragraph), "```", "")
-        elif paragraph.startswith("- "):
-            items = re.split(r"^- ", paragraph, flags=re.MULTILINE)[1:]
-            yield from (*(f"- {one_line(item)}" for item in items), "")
-        else:
-            yield from (one_line(paragraph), "")

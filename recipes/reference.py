@@ -10,14 +10,14 @@ says about public names from their docstrings, the table in formats.md from
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from markdown_pages import between, markdown_table, one_line
+from markdown_pages import between, markdown_table, one_line, paragraphs
 from python_reference import with_reference
 
 from unetsep.audio.formats import CONTAINERS
@@ -49,7 +49,7 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
     settings = command.context_settings
     context = click.Context(command, parent, name.rpartition(" ")[2], **settings)
     usage = " ".join(command.collect_usage_pieces(context))
-    yield from (f"## `{name}`", "", *_prose(command.help or ""))
+    yield from (f"## `{name}`", "", *paragraphs(inspect.cleandoc(command.help or "")))
     yield from ("```text", f"{name} {usage}", "```", "")
     if isinstance(command, SectionedCommand) and command.sections:
         for heading, records in command.sectioned(context):
@@ -62,12 +62,6 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
             below = command.get_command(context, child)
             if below is not None and not below.hidden:
                 yield from _command(below, f"{name} {child}", context)
-
-
-def _prose(text: str) -> Iterator[str]:
-    """Paragraphs of a help text, each in one line."""
-    for paragraph in re.split(r"\n\s*\n", text.strip()):
-        yield from (one_line(paragraph), "")
 
 
 def _options(records: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -52,6 +52,13 @@ def test_the_checkpoint_file_selects_one_of_several_checkpoints(tmp_path):
         read_bundle(tmp_path)
 
 
+def test_companions_of_macos_in_a_folder_are_no_second_checkpoint(tmp_path):
+    for name in ("model.index", "model.data-00000-of-00001"):
+        (tmp_path / name).write_bytes(FILES[name])
+        (tmp_path / f"._{name}").write_bytes(b"junk")
+    assert read_bundle(tmp_path) == read_bundle(FIXTURE)
+
+
 @pytest.mark.parametrize(
     "extra",
     [

@@ -26,7 +26,8 @@ from .tensor_bundle import read_index
 # Spleeter's largest checkpoint has 200 MB; the optimiser's state triples that.
 MAX_BYTES, MAX_MEMBERS = 2 << 30, 1000
 MAX_INDEX_BYTES, MAX_SHARDS = 16 << 20, 100
-MEMBER_NAMES = re.compile(r"checkpoint|[\w.-]+\.(index|data-\d{5}-of-\d{5})")
+# Not hidden ones, such as those with attributes that macOS writes beside each file.
+MEMBER_NAMES = re.compile(r"checkpoint|[\w-][\w.-]*\.(index|data-\d{5}-of-\d{5})")
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ def _tar(source: Path) -> Iterator[_Folders]:
         with _as_read_errors():
             for member in archive:
                 regular = member.isfile() or member.isdir()
-                if members.accept(member.name, member.size, regular=regular) and member.isfile():
-                    members.add(member.name, _File(member.size, _reader(archive, member)))
+                file = _File(member.size, _reader(archive, member))
+                members.add(member.name, file, regular=regular, is_folder=member.isdir())
         yield members.folders
 
 
@@ -173,9 +174,8 @@ def _zip(source: Path) -> Iterator[_Folders]:
             # Archives from other systems have no such mode, and no links.
             kind = stat.S_IFMT(member.external_attr >> 16)
             regular = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-            name, size = member.filename, member.file_size
-            if members.accept(name, size, regular=regular) and not member.is_dir():
-                members.add(name, _File(size, functools.partial(archive.read, member)))
+            file = _File(member.file_size, functools.partial(archive.read, member))
+            members.add(member.filename, file, regular=regular, is_folder=member.is_dir())
         yield members.folders
 
 
@@ -187,8 +187,8 @@ class _Members:
         self.folders: _Folders = {}
         self.count = self.size = 0
 
-    def accept(self, name: str, size: int, *, regular: bool) -> bool:
-        """Check a member; returns whether it is part of a checkpoint."""
+    def add(self, name: str, file: _File, *, regular: bool, is_folder: bool) -> None:
+        """Check a member, and add it if it is part of a checkpoint."""
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
             raise WeightsError(f"{self.source} is not to be trusted: {name!r} leads out of it")
@@ -196,14 +196,11 @@ class _Members:
             raise WeightsError(
                 f"{self.source} is not to be trusted: {name!r} is a link or a device"
             )
-        self.count, self.size = self.count + 1, self.size + size
+        self.count, self.size = self.count + 1, self.size + file.size
         if self.count > MAX_MEMBERS or self.size > MAX_BYTES:
             raise WeightsError(f"{self.source} holds more than any checkpoint of Spleeter")
-        return MEMBER_NAMES.fullmatch(path.name) is not None and not path.name.startswith(".")
-
-    def add(self, name: str, file: _File) -> None:
-        """Add a member."""
-        path = PurePosixPath(name)
+        if is_folder or not MEMBER_NAMES.fullmatch(path.name):
+            return
         files = self.folders.setdefault(path.parent, {})
         if path.name in files:
             raise WeightsError(f"{self.source} holds two files named {path.name!r}")

@@ -182,6 +182,17 @@ def test_a_folder_of_stems_and_files_beside_each_other_are_one_song(
     assert all(not name.startswith("/") for name in song.models)
 
 
+@pytest.mark.parametrize("beside", [["one/vocals"], ["one/vocals", "one #2/vocals"]])
+def test_each_of_several_models_of_one_name_is_listed(tmp_path: Path, beside: list[str]) -> None:
+    names = ["one (vocals)", "two/vocals", *beside]
+    for name in names:
+        folder, _, stem = name.rpartition("/")
+        write(tmp_path / folder, {stem: stems_of(0, 0.1)["vocals"]})
+    (song,) = find_songs(tmp_path)
+    assert song.name == tmp_path.name
+    assert len(song.models) == len(song.files) == len(names)
+
+
 def test_stem_mp4_files_are_no_songs(tmp_path: Path) -> None:
     (tmp_path / "crate").mkdir()
     (tmp_path / "crate" / "A.Stem.MP4").write_bytes(b"")

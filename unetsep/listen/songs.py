@@ -268,15 +268,19 @@ def _song(group: Sequence[StemFolder], title: str) -> Song:
     places = _differing(paths)
     if len(places) == 1:
         (place,) = places
-        name = _joined(paths[0][:place] + paths[0][place + 1 :])
-        return Song(name or title, {folder.names[place]: folder.stems for folder in group})
+        name = _joined(paths[0][:place] + paths[0][place + 1 :]) or title
+        labels = [names[place] for names in paths]
+    else:
+        name = paths[0][-1] if paths[0] else title
+        labels = [_joined(names) for names in paths]
     models: dict[str, Mapping[str, Path]] = {}
-    for folder in group:
-        name = _joined(folder.names)
-        # song/vocals.flac and song (vocals).mp3
-        count = sum(model == name or model.startswith(f"{name} #") for model in models)
-        models[f"{name} #{count + 1}" if count else name] = folder.stems
-    return Song(paths[0][-1] if paths[0] else title, models)
+    for label, folder in zip(labels, group, strict=True):
+        model, number = label, 1
+        while model in models:  # song/vocals.flac and song (vocals).mp3
+            number += 1
+            model = f"{label} #{number}"
+        models[model] = folder.stems
+    return Song(name, models)
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -414,6 +414,20 @@ def test_a_mix_is_saved_at_another_speed_where_no_rendering_can_be_suspended(
     assert np.abs(saved[-RATE:]).max() > 0.1  # of the last piece
 
 
+def test_a_stretcher_that_never_starts_is_reported_and_blocks_nothing(player: Any) -> None:
+    # As in Chromium without memory for another instance of WebAssembly, after 124 saved mixes.
+    player.execute_script(
+        "window.SignalsmithStretch = () => new Promise(() => {}); NODE_TIMEOUT.ms = 200"
+    )
+    set_dials(player, 0.75, 0)
+    for begin in ("#save", "#play"):
+        click(player, begin)
+        text = "document.getElementById('message').textContent"
+        wait(player, f"{text}.startsWith('The browser has no memory left')", 10)
+        wait(player, "!unetsepPlayer.saving && !unetsepPlayer.engine.playing")
+        run(player, "unetsepPlayer.say('')")
+
+
 # What Chromium has and Safari 16.4 has not.
 NEWER = """
 for (const [owner, name] of [

@@ -4,6 +4,7 @@
 const MARGIN = 0.06; // s from a change until it is audible; more on a slow machine
 const MOST_MARGIN = 1;
 const MOST_WAITS = 50; // ticks: timeout of 5 s for audio to start
+const NODE_TIMEOUT = { ms: 20_000 }; // for a stretcher to start
 
 /** Volume, pan, mute and solo of each stem, by name, so that a change of model keeps them. */
 class Mixer {
@@ -40,6 +41,15 @@ class Mixer {
   }
 }
 
+/** The node of a stretcher: it never comes if the browser has no memory for its WebAssembly. */
+function inTime(node) {
+  return new Promise((resolve, reject) => {
+    const error = new Error("The browser has no memory left to change speed: reload this page");
+    const timer = setTimeout(() => reject(error), NODE_TIMEOUT.ms);
+    node.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
+
 /** A node that shifts pitch, with its latency. */
 class Stretcher {
   static async create(context) {
@@ -51,7 +61,7 @@ class Stretcher {
     await Stretcher.install(context);
     const channels = { numberOfInputs: 1, numberOfOutputs: 1, outputChannelCount: [2] };
     const stretcher = new Stretcher();
-    stretcher.node = await SignalsmithStretch(context, channels);
+    stretcher.node = await inTime(SignalsmithStretch(context, channels));
     stretcher.latency = await stretcher.node.latency();
     stretcher.used = false;
     // Without any input the node would read its own buffers.

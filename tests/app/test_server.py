@@ -554,6 +554,8 @@ def test_health_choices_metrics_and_pages_answer(app: LocalApp, tiny_model: Path
         check(answer.body)
         assert answer.headers["x-content-type-options"] == "nosniff"
     assert app.get("/nothing").json == {"error": "there is nothing at /nothing: see /api"}
+    answer = app.get("/a%3Fb", host="[localhost")
+    assert (answer.status, answer.json) == (404, {"error": "there is nothing at /a?b: see /api"})
     answer = app.get("/api/")  # a redirect would name http, and a proxy may speak https
     assert (answer.status, answer.json) == (404, {"error": "there is nothing at /api/: see /api"})
 

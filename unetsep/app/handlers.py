@@ -299,7 +299,8 @@ class Handlers:
     async def explain(self, request: Request, error: Exception) -> Response:
         """Answer an `HTTPException`, such as an unknown address."""
         assert isinstance(error, HTTPException)
-        text, path = error.detail, request.url.path
+        # Not request.url: older versions of Starlette build it from any Host, or fail to.
+        text, path = error.detail, request.scope["path"]
         if text == HTTPStatus.NOT_FOUND.phrase:  # so Starlette calls what has no route
             text = f"there is nothing at {path}: see /api"
         elif text == HTTPStatus.METHOD_NOT_ALLOWED.phrase:

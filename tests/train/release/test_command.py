@@ -10,7 +10,7 @@ import pytest
 
 from unetsep.cli import CONTEXT
 from unetsep.cli.options import train
-from unetsep.cli.train import _model
+from unetsep.cli.train import _model, _parsed
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.build import build
 from unetsep.network.presets import NETWORKS, preset_config
@@ -68,9 +68,10 @@ CHANGED: dict[str, Any] = {
     "batch_size": 3, "clip_frames": 128, "learning_rate": 2e-3, "warmup_steps": 9,
     "optimizer": "adamw", "muon_size": 0.3, "schedule": "plateau", "ema_decay": 0.9,
     "precision": "bf16", "freeze_norm": True, "coherent_share": 0.5,
-    "extra_share": {"bass": 0.5}, "second_share": {"bass": 0.25}, "gain_db": 3.0,
-    "coherent_gain_db": 2.0, "varispeed": 0.1, "coherent_varispeed": 0.2, "eq_db": 3.0,
-    "reverb_share": 0.1, "own_share": 0.5, "stereo_share": 0.2, "drive_share": 0.1,
+    "extra_share": {"vocals": 0.25, "drums": 0.5, "bass": 0.75, "other": 0.5},
+    "second_share": {"bass": 0.25}, "gain_db": 3.0, "coherent_gain_db": 2.0,
+    "varispeed": 0.1, "coherent_varispeed": 0.2, "eq_db": 3.0, "reverb_share": 0.1,
+    "own_share": 0.5, "stereo_share": 0.2, "drive_share": 0.1,
     "artist_weights": True, "all_songs": True, "seed": 3, "valid_every": 50, "watched": 14,
     "early_stop": 8,
 }  # fmt: skip
@@ -115,12 +116,20 @@ def test_names_with_spaces_are_quoted() -> None:
 @pytest.mark.parametrize("network", ["small", "mixing", "large", "wide", "spleeter"])
 @pytest.mark.parametrize("targets", [None, ["vocals"], ["vocals", "bass"]])
 def test_the_command_names_preset_networks(network: str, targets: list[str] | None) -> None:
-    config = TrainConfig(model=preset_config(network, targets), extra_share={"bass": 1 / 3})
+    shares = {"vocals": 0.5, "drums": 0.0, "bass": 1 / 3, "other": 1.0}
+    config = TrainConfig(model=preset_config(network, targets), extra_share=shares)
     found = parse_command(config)
     named = str(found["network"] or "mixing")
     chosen = found["targets"]
     assert preset_config(named, chosen) == config.model
-    assert found["extra_share"] == f"bass={1 / 3}"
+    assert found["extra_share"] == f"vocals=0.5,drums=0.0,bass={1 / 3},other=1.0"
+
+
+@pytest.mark.parametrize("shares", [{}, {"bass": 0.5}])
+def test_stems_without_a_share_have_none_in_the_command(shares: dict[str, float]) -> None:
+    config = TrainConfig(extra_share=shares)
+    words = {"extra_share": parse_command(config)["extra_share"]}
+    assert _parsed(words, "cpu", STEMS) == {"extra_share": dict.fromkeys(STEMS, 0.0) | shares}
 
 
 def test_a_network_that_is_no_preset_is_called_custom() -> None:

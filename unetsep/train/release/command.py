@@ -70,6 +70,8 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     for name in ("extra_share", "second_share"):
         shares = getattr(config, name)
         if shares != getattr(default, name):
+            if name == "extra_share":  # stems that the option does not name have its default
+                shares = dict.fromkeys(config.stems, 0.0) | shares
             values = ",".join(f"{stem}={share}" for stem, share in shares.items())
             words += [_option(name), values]
     if config.part == "low":

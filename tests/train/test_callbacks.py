@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import gc
 import itertools
@@ -319,4 +320,8 @@ def test_weights_that_cannot_be_written_stop_a_run_with_a_message(tmp_path: Path
 
 def test_early_stopping_stops_a_run(tmp_path: Path) -> None:
     config = tiny(max_steps=100, valid_every=1, early_stop=1, learning_rate=1e-12, ema_decay=0.0)
-    assert run(tmp_path, config)[-1]["step"] < 100
+    ended = run(tmp_path, config)
+    assert ended[-1]["step"] < 100
+    assert run(tmp_path, config, resume=True) == ended  # it has ended
+    more = run(tmp_path, dataclasses.replace(config, early_stop=2), resume=True)
+    assert more[-1]["step"] > ended[-1]["step"]

@@ -161,7 +161,8 @@ class SeparationModule(lightning.LightningModule):
             seconds = self.clock.now() - self.clock.start_time
             self.clock.validation = seconds * math.ceil(len(songs) / self.trainer.world_size)
         self.update_progress()
-        if self.progress >= 1 and self.global_step:  # a run that had ended is resumed
+        has_ended = self.progress >= 1 or self.schedule.exhausted()
+        if has_ended and self.global_step:  # and is resumed
             self.trainer.should_stop = True
 
     def update_progress(self) -> None:

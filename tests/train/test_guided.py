@@ -18,7 +18,7 @@ from tests.train.synthetic import GUIDE, MODEL, RATE, pcm, tiny, write_musdb
 from unetsep.cli import train as train_commands
 from unetsep.errors import WeightsError
 from unetsep.network import presets
-from unetsep.network.guided import Guided, with_guide
+from unetsep.network.guided import Guided, with_guide, with_parts
 from unetsep.network.masks import MaskNetwork
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
@@ -213,6 +213,25 @@ def test_the_network_of_a_guided_checkpoint_can_be_named_beside_its_guide(
     assert "its networks is 'guided', the run's 'joint'" in " ".join(refused.output.split())
     assert not (tmp_path / "cache").exists()
     told = call(*start, "--guide", guide)
+    assert told.exit_code == 0, told.output
+
+
+@pytest.mark.usefixtures("_small")
+def test_levels_of_the_guide_are_those_of_the_first_checkpoint(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    guide, data = files["guide"], recordings(tmp_path)
+    guided = with_guide(load_network(files["plain"]), load_network(guide), sha256(guide))
+    first = tmp_path / "guided.safetensors"
+    seeing = with_parts(guided, dataclasses.replace(guided.config, guide_states=(8,)))
+    first.write_bytes(serialize(seeing, half=False))
+    shutil.copy(guide, tmp_path)  # where the network finds it
+    start = (*TRAIN, tmp_path / "run", *data, "--guide", guide, "--init-from", first, *THREE_STEPS)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    refused = call(*start, "--guide-levels", 0)
+    assert "its guide_states is (8,), the run's ()" in " ".join(refused.output.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    told = call(*start)
     assert told.exit_code == 0, told.output
 
 

@@ -740,7 +740,8 @@ TRAIN_SECTIONS = {
     "--guide-levels",
     type=WHOLE,
     metavar="N",
-    help="Levels of the guide's decoder that the encoder sees.  [default: 0]",
+    help="Levels of the guide's decoder that the encoder sees.  "
+    "[default: 0, or those of --init-from]",
 )
 @click.option("--low-band", metavar="A-B", help="Train only a branch for these bins: 0-127.")
 @setting(

@@ -23,7 +23,7 @@ from rich.table import Table
 from ..audio.libsndfile import hide_decoder_chatter
 from ..config import STEMS, ModelConfig
 from ..network.devices import training_precision
-from ..network.guided import check_guide, plain, state_channels
+from ..network.guided import check_guide, extended, plain, state_channels
 from ..network.presets import DEFAULT, preset_config
 from ..storage import shell_word, write_atomically
 from ..train.config import TrainConfig, TrainingError, extra_shares
@@ -232,7 +232,9 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     model = _model(options.network, options.targets, sources.init_from, stems, sources.guide)
     if sources.guide:
         network, sha256 = load_checkpoint(sources.guide)
-        levels = options.guide_levels or 0
+        levels = options.guide_levels
+        if levels is None:
+            levels = len(model.guide_states)  # of the initial weights
         model = model.guided(sha256, _states(sources.guide, network.config, levels))
         check_guide(model, network.config)  # before hours of decoding
     elif options.guide_levels is not None:
@@ -240,6 +242,10 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     if options.low_band:
         model = _with_low_band(model, options.low_band, sources.init_from)
         settings |= {"part": "low"}
+    if sources.guide and sources.init_from:
+        start = load_network(sources.init_from).config
+        if start.guide:  # `_model` did not compare its guide and its parts
+            check_fits(extended(start, model), model, sources.init_from)
     config = TrainConfig(**_parsed(settings, options.machine.kind, stems), model=model)
     data = find_data(
         sources.roots,
@@ -375,7 +381,7 @@ def _model(
         if not (network or targets):
             return initial
         model = preset_config(network or DEFAULT, targets, stems=stems)
-        # `fit` compares what only guided networks have, once the guide is loaded.
+        # What only guided networks have is compared once the guide is loaded.
         check_fits(plain(initial) if guide and initial.guide else initial, model, init_from)
         return model
     return preset_config(network or DEFAULT, targets, stems=stems)

@@ -446,6 +446,13 @@ def plain(config: ModelConfig) -> ModelConfig:
     )
 
 
+def extended(config: ModelConfig, other: ModelConfig) -> ModelConfig:
+    """A guided model's config with those parts of another that it lacks; see `with_parts`."""
+    names = [] if config.guide_states else ["guide_states"]
+    names += [] if config.low_bins else ["low_bins", "low_first", "low_filters"]
+    return dataclasses.replace(config, **{name: getattr(other, name) for name in names})
+
+
 def with_parts(network: Guided, config: ModelConfig) -> Guided:
     """A guided network extended by missing parts, which change nothing before they are trained.
 
@@ -459,16 +466,13 @@ def with_parts(network: Guided, config: ModelConfig) -> Guided:
         ``guide_states``; and ``low_bins``, ``low_first`` and ``low_filters`` of a branch for low
         bins. Parts that the network has already do not change.
     """
-    names = [] if network.laterals else ["guide_states"]
-    names += [] if network.low else ["low_bins", "low_first", "low_filters"]
-    missing = {name: getattr(config, name) for name in names}
-    full_config = dataclasses.replace(network.config, **missing)
+    full_config = extended(network.config, config)
     if full_config == network.config:
         return network
-    extended = Guided(full_config)
-    extended.load_state_dict(network.state_dict(), strict=False)
-    extended.attach(network.guide)
-    return extended.train(network.training)
+    larger = Guided(full_config)
+    larger.load_state_dict(network.state_dict(), strict=False)
+    larger.attach(network.guide)
+    return larger.train(network.training)
 
 
 def with_guide(network: MaskNetwork, guide: MaskNetwork, sha256: str) -> Guided:

@@ -11,11 +11,12 @@ import soundfile
 import unetsep.audio.libsndfile
 from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
 from unetsep.audio.libsndfile import (
-    EndlessFile,
+    FileView,
     LibsndfileDecoder,
     hide_decoder_chatter,
     no_decoder_chatter,
 )
+from unetsep.audio.sections import Section
 
 
 @pytest.fixture
@@ -90,16 +91,27 @@ with AudioReader({str(song("a.mp3"))!r}) as reader:
 
 def test_endless_file_is_a_file_with_a_far_end(tmp_path):
     (tmp_path / "a").write_bytes(bytes(range(100)))
-    file = EndlessFile(tmp_path / "a", 10)
+    file = FileView(Section(tmp_path / "a", 10, 100), endless=True)
     assert file.read(5) == bytes(range(10, 15))
     assert file.tell() == 5
-    assert file.seek(0, os.SEEK_END) == 100 * 64
+    assert file.seek(0, os.SEEK_END) == 90 * 64
     assert file.read(128) == bytes(128)
     assert file.seek(-3, os.SEEK_SET) == 0
     assert file.seek(80) == 80
     assert file.seek(5, os.SEEK_CUR) == 85
     assert file.read(100) == bytes(range(95, 100))
     assert file.read(100) == b""
+    file.close()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 100])
+def test_a_patched_file_has_the_new_bytes_in_place_of_the_old(tmp_path, steps):
+    (tmp_path / "a").write_bytes(bytes(20))
+    file = FileView(tmp_path / "a", (7, b"abcde"))
+    parts = iter(lambda: file.read(steps), b"")
+    assert b"".join(parts) == bytes(7) + b"abcde" + bytes(8)
+    assert file.seek(-10, os.SEEK_END) == 10
+    assert file.read(1) == b"d"
     file.close()
 
 

@@ -13,7 +13,7 @@ import soundfile
 import unetsep.audio.reader
 from tests.programs import execute
 from tests.signals import RATE, music
-from unetsep.audio.libsndfile import PatchedFile
+from unetsep.audio.libsndfile import FileView
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
 
@@ -361,7 +361,9 @@ def test_a_drive_that_is_lost_under_libsndfiles_callbacks_prints_no_traceback(
         next(blocks)
         lose_drive(path, monkeypatch)
         refuse = Mock(side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
-        monkeypatch.setattr(PatchedFile, "read", refuse)
+        view = reader._decoder._view
+        assert isinstance(view, FileView)
+        monkeypatch.setattr(view, "_file", Mock(wraps=view._file, read=refuse))
         with pytest.raises(AudioError, match=f"opus cannot be read: {os.strerror(errno.EIO)}"):
             list(blocks)
     assert refuse.called

@@ -18,7 +18,7 @@ from .chunks import RIFF_FORMATS, WAVE_FORMATS, find_chunk, read_chunk
 from .flac import flac_forms, flac_total
 from .mp3 import MP3_FORMATS, mp3_claim
 from .ogg import ogg_is_open, without_pre_skip
-from .sections import Section, count_bytes, open_bytes
+from .sections import Section, count_bytes, open_bytes, part_of
 
 # Programs that write to a pipe do not know the size: they write zero, a little less than 2^31
 # or 2^32, or a round number.
@@ -51,11 +51,9 @@ class LengthClaim:
     slack
         Samples that may be missing from ``frames`` before the file counts as cut short;
         None if ``frames`` is an estimate.
-    read_from
-        First byte to decode, up to ``read_to``, whatever length the decoder assumes; None if
-        the decoder knows the end.
-    read_to
-        End of these bytes; None for the end of the file.
+    endless
+        The bytes to decode to their end, whatever length the decoder assumes; None if it knows
+        the end.
     patch
         Place in the header, and the bytes that the decoder sees there instead: for a size of
         zero, for instance.
@@ -68,8 +66,7 @@ class LengthClaim:
     frames: int | None
     available: int | None = None
     slack: int | None = None
-    read_from: int | None = None
-    read_to: int | None = None
+    endless: Section | None = None
     patch: tuple[int, bytes] | None = None
     skip: int = 0
     warnings: tuple[str, ...] = ()
@@ -149,11 +146,11 @@ def _claim_mp3(path: Path | Section, frames: int | None) -> LengthClaim:
         available = None if frames is None else frames - int(frames * claim.missing_share)
         return LengthClaim(frames, available=available, slack=MP3_SLACK)
     if claim.read_from is None:
-        return LengthClaim(None, read_from=0)
+        return LengthClaim(None, endless=part_of(path))
     warning = (
         f"{path} is several mp3 files joined into one: its own count of frames leaves out the end"
     )
-    return LengthClaim(None, read_from=claim.read_from, warnings=(warning,))
+    return LengthClaim(None, endless=part_of(path, claim.read_from), warnings=(warning,))
 
 
 def _claim_mp3_within(path: Path | Section, data: tuple[int, int], frames: int) -> LengthClaim:
@@ -161,11 +158,12 @@ def _claim_mp3_within(path: Path | Section, data: tuple[int, int], frames: int) 
     begin, size = data
     available = count_bytes(path) - begin
     if is_open_ended("WAV", size):
-        return LengthClaim(None, read_from=begin)
+        return LengthClaim(None, endless=part_of(path, begin))
+    stream = part_of(path, begin, begin + min(size, available))
     if available < size:
         promised = frames * size // available
-        return LengthClaim(promised, available=frames, slack=MP3_SLACK, read_from=begin)
-    return LengthClaim(None, read_from=begin, read_to=begin + size)
+        return LengthClaim(promised, available=frames, slack=MP3_SLACK, endless=stream)
+    return LengthClaim(None, endless=stream)
 
 
 def _gsm_frames(path: Path | Section, file_format: str, frames: int) -> int:

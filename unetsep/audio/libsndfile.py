@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -60,21 +59,20 @@ class LibsndfileDecoder:
 
     def __init__(self, path: Path | Section) -> None:
         self._path = path
-        self._endless: EndlessFile | None = None
-        self._view: PatchedFile | BinaryIO | None = None
+        self._view: FileView | None = None
         self._file: ForwardFile | None = None
         self._position = 0
         self._fault: soundfile.LibsndfileError | None = None
         self.length = LengthClaim(None)
-        file = self._open()
         try:
+            file = self._open()
             self.file_format, self.subtype = str(file.format), str(file.subtype)
             # libsndfile reports a stream of unknown length as 2^63 - 1 frames.
             frames = file.frames if 0 <= file.frames < 2**62 else None
             self.length = claim_length(
                 path, self.file_format, frames, file.samplerate, self.subtype
             )
-            if self.length.read_from is not None or self.length.patch is not None:
+            if self.length.endless is not None or self.length.patch is not None:
                 file = self._open()
             if self.length.patch is not None and self.file_format != "W64":
                 frames = max(0, file.frames - self.length.skip)
@@ -101,20 +99,14 @@ class LibsndfileDecoder:
     def _open(self) -> ForwardFile:
         """Open the file at its beginning, with the view that its length claim needs."""
         self.close()
-        source: EndlessFile | PatchedFile | QuietFile | BinaryIO | str | bytes
-        if self.length.read_from is not None:
-            source = EndlessFile(self._path, self.length.read_from, self.length.read_to)
-            self._endless = source
-        elif self.length.patch is not None:
-            source = self._view = PatchedFile(self._path, *self.length.patch)
-        elif isinstance(self._path, Section):
-            source = self._view = open_bytes(self._path)
-        elif self._path.suffix.lower() == ".raw":  # soundfile must not see this suffix
-            source = self._view = open_bytes(Section(self._path, 0, count_bytes(self._path)))
+        endless, patch = self.length.endless, self.length.patch
+        source: FileView | str | bytes
+        if endless is not None:
+            source = self._view = FileView(endless, endless=True)
+        elif patch or isinstance(self._path, Section) or self._path.suffix.lower() == ".raw":
+            source = self._view = FileView(self._path, patch)  # soundfile must not see .raw
         else:
             source = native_name(self._path)
-        if not isinstance(source, (str, bytes)):
-            source = QuietFile(source)
         with no_decoder_chatter():
             self._file = ForwardFile(source)
         if self.length.skip:
@@ -162,7 +154,7 @@ class LibsndfileDecoder:
         self._skip_to(frame)
 
     def _skip_to(self, frame: int, step: int = SKIP_FRAMES) -> None:
-        if self._endless is None:
+        if self.length.endless is None:
             self._jump(max(0, frame - self.info.sample_rate))
         skip(self._read, frame - self._position, step)
 
@@ -177,8 +169,8 @@ class LibsndfileDecoder:
 
     def at_end(self) -> bool:
         """Whether the decoder reached the end of the file, and did not stop before it."""
-        if self._endless is not None:
-            return self._endless.is_near_end()
+        if self._view is not None and self.length.endless is not None:
+            return self._view.is_near_end()
         frames, slack = self.length.frames, self.length.slack
         if self._fault is None:
             return True
@@ -186,77 +178,65 @@ class LibsndfileDecoder:
 
     def close(self) -> None:
         """Release the file."""
-        for view in (self._file, self._endless, self._view):
-            if view is not None:
+        for file in (self._file, self._view):
+            if file is not None:
                 # All samples were read already; a disconnected drive may fail even to close.
                 with contextlib.suppress(OSError, soundfile.LibsndfileError):
-                    view.close()
+                    file.close()
 
 
-class QuietFile:
-    """A file for libsndfile's callbacks, which ends at the first read error.
+class FileView:
+    """What libsndfile sees of a file: other bytes at some place, or an end far beyond its own.
 
-    An exception in a callback would be printed and lost; `AudioReader` finds the reason later.
+    It ends at the first read error, since an exception in a callback would be printed and lost;
+    `AudioReader` finds the reason later.
 
     Parameters
     ----------
-    file
-        An open file.
+    source
+        The file, or a part of one.
+    patch
+        Place of the first replaced byte, and the new bytes.
+    endless
+        Claim to be much longer, for decoders that stop at a guess.
     """
 
-    def __init__(self, file: EndlessFile | PatchedFile | BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
+    def __init__(
+        self,
+        source: Path | Section,
+        patch: tuple[int, bytes] | None = None,
+        *,
+        endless: bool = False,
+    ) -> None:
+        self._file, self._patch, self._size = open_bytes(source), patch, count_bytes(source)
+        self._claimed_size = self._size * ENDLESS_FACTOR if endless else self._size
+        self._furthest = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes."""
+        """Up to ``size`` bytes; zeros at a claimed end, where decoders look for a tag."""
+        begin = self._file.tell()
+        if self._size < self._claimed_size <= begin + ID3V1_BYTES:
+            return bytes(max(size, 0))
         try:
-            return self._file.read(size)
+            data = self._file.read(size)
         except OSError:
             return b""
-
-
-class EndlessFile:
-    """A file that claims to be much longer than it is, for decoders that stop at a guess.
-
-    Parameters
-    ----------
-    path
-        The file.
-    begin
-        Bytes at its front to leave out.
-    end
-        Actual end in bytes; the default is the end of the file.
-    """
-
-    def __init__(self, path: Path | Section, begin: int, end: int | None = None) -> None:
-        self._file, self._begin = open_bytes(path), begin
-        self._size = count_bytes(path) if end is None else end
-        self._furthest = 0
-        self._file.seek(begin)
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes; zeros at the claimed end, where decoders look for a tag."""
-        if self._file.tell() >= self._begin + self._size * ENDLESS_FACTOR - ID3V1_BYTES:
-            return bytes(max(size, 0))
-        remaining = max(0, self._size - self._file.tell())
-        data = self._file.read(remaining if size < 0 else min(size, remaining))
-        self._furthest = max(self._furthest, self._file.tell() if data else 0)
-        return data
+        if data:
+            self._furthest = max(self._furthest, begin + len(data))
+        return data if self._patch is None else _patched(data, begin, *self._patch)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move; `os.SEEK_END` refers to the claimed end."""
         start = {
-            os.SEEK_SET: self._begin,
+            os.SEEK_SET: 0,
             os.SEEK_CUR: self._file.tell(),
-            os.SEEK_END: self._begin + self._size * ENDLESS_FACTOR,
+            os.SEEK_END: self._claimed_size,
         }[whence]
-        self._file.seek(max(self._begin, start + offset))
-        return self.tell()
+        return self._file.seek(max(0, start + offset))
 
     def tell(self) -> int:
         """Position."""
-        return self._file.tell() - self._begin
+        return self._file.tell()
 
     def is_near_end(self) -> bool:
         """Whether reading came within a buffer's length of the actual end."""
@@ -267,35 +247,12 @@ class EndlessFile:
         self._file.close()
 
 
-class PatchedFile:
-    """A view of a file with a few bytes replaced.
-
-    Parameters
-    ----------
-    path
-        The file.
-    at
-        Place of the first replaced byte.
-    patch
-        The new bytes.
-    """
-
-    def __init__(self, path: Path | Section, at: int, patch: bytes) -> None:
-        self._file, self._at, self._patch = open_bytes(path), at, patch
-        self.seek, self.tell = self._file.seek, self._file.tell
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes."""
-        begin = self._file.tell()
-        data = bytearray(self._file.read(size))
-        for at, byte in enumerate(self._patch, self._at - begin):
-            if 0 <= at < len(data):
-                data[at] = byte
-        return bytes(data)
-
-    def close(self) -> None:
-        """Release the file."""
-        self._file.close()
+def _patched(data: bytes, begin: int, at: int, patch: bytes) -> bytes:
+    """Bytes from ``begin`` on of a file in which others are at some place."""
+    first, last = max(at, begin), min(at + len(patch), begin + len(data))
+    if first >= last:
+        return data
+    return data[: first - begin] + patch[first - at : last - at] + data[last - begin :]
 
 
 def native_name(path: Path) -> str | bytes:

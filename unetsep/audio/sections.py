@@ -34,6 +34,14 @@ def count_bytes(source: Path | Section) -> int:
     return source.end - source.begin if isinstance(source, Section) else source.stat().st_size
 
 
+def part_of(source: Path | Section, begin: int = 0, end: int | None = None) -> Section:
+    """A part of a file, or of a part of one; by default up to its end."""
+    end = count_bytes(source) if end is None else end
+    if isinstance(source, Section):
+        return Section(source.path, source.begin + begin, source.begin + end)
+    return Section(source, begin, end)
+
+
 def open_bytes(source: Path | Section) -> BinaryIO:
     """Open a file, or a part of one; positions count from its own first byte."""
     if isinstance(source, Section):

@@ -18,7 +18,7 @@ from unetsep.audio.lengths import (
     claim_length,
     missing_share,
 )
-from unetsep.audio.mp3 import mp3_claim
+from unetsep.audio.mp3 import mp3_frame, mp3_missing_share
 from unetsep.audio.ogg import ogg_is_open
 from unetsep.audio.reader import AudioReader
 from unetsep.audio.sections import Section
@@ -258,7 +258,7 @@ def test_an_uncounted_mp3_of_variable_bit_rate_is_read_to_its_end(song, need_ffm
     joined = source.with_name("joined.mp3")
     joined.write_bytes(loud.read_bytes() + soft.read_bytes())
     assert soundfile.info(joined).frames < 6 * RATE
-    assert not mp3_claim(joined).counted
+    assert mp3_missing_share(joined) is None
     assert 8 * RATE <= read(joined).shape[1] <= 8 * RATE + 6 * 1152
     np.testing.assert_allclose(
         read(joined, start=5, duration=1), read(joined)[:, 5 * RATE : 6 * RATE], atol=1e-6
@@ -310,8 +310,17 @@ def test_a_complete_mp3_gives_no_warning(song, need_ffmpeg, seconds, rate, optio
 def test_tags_after_an_mp3_are_not_decoded(song):
     path = song("a.mp3")
     path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
-    assert mp3_claim(path).read_from is None
+    assert mp3_missing_share(path) == 0
     assert read(path).shape[1] == RATE
+
+
+def test_a_further_tag_at_the_end_of_an_mp3_is_no_further_song(song, need_ffmpeg):
+    # It is where a joined file would follow; its count, and the encoder's delay, still hold.
+    path = encode(need_ffmpeg, song("a.wav", seconds=2), "b.mp3")
+    path.write_bytes(path.read_bytes() + b"ID3\4\0\0\0\0\0\x0a" + bytes(10))
+    with AudioReader(path) as reader:
+        assert sum(block.shape[1] for block in reader.blocks()) == 2 * RATE
+        assert reader.warnings == []
 
 
 def test_a_tag_with_a_picture_before_an_mp3_changes_nothing(song):
@@ -321,7 +330,7 @@ def test_a_tag_with_a_picture_before_an_mp3_changes_nothing(song):
     size = len(picture)
     safe = bytes((size >> shift) & 127 for shift in (21, 14, 7, 0))
     path.write_bytes(b"ID3\x03\0\0" + safe + picture + path.read_bytes())
-    assert mp3_claim(path).counted
+    assert mp3_missing_share(path) == 0
     np.testing.assert_array_equal(read(path), whole)
 
 
@@ -343,7 +352,7 @@ def test_headers_cut_anywhere_do_not_crash(tmp_path):
         for size in range(1, 120, 3):
             (tmp_path / name).write_bytes(content[:size])
             assert 0 <= missing_share(tmp_path / name, container) <= 1
-            mp3_claim(tmp_path / name)
+            mp3_missing_share(tmp_path / name)
             ogg_is_open(tmp_path / name)
 
 
@@ -357,17 +366,12 @@ def test_a_claim_states_promised_and_available_samples(song):
     assert claim_length(path, "WAV", None, RATE).frames is None
 
 
-def test_the_claim_of_an_mp3_states_where_to_start_reading(song):
+def test_the_claim_of_an_mp3_is_its_count_if_nothing_follows(song):
     path = song("a.mp3", seconds=2)
     counted = claim_length(path, "MP3", 2 * RATE, RATE)
     assert counted == LengthClaim(2 * RATE, available=2 * RATE, slack=MP3_SLACK)
     content = path.read_bytes()
-    path.write_bytes(content * 2)
-    joined = claim_length(path, "MP3", 2 * RATE, RATE)
-    assert (joined.frames, joined.available, joined.slack) == (None, None, None)
-    begin = joined.endless.begin
-    assert 0 < begin < 2000
-    assert len(joined.warnings) == 1
-    path.write_bytes(content[begin:])
-    whole = Section(path, 0, len(content) - begin)
-    assert claim_length(path, "MP3", 2 * RATE, RATE) == LengthClaim(None, endless=whole)
+    for uncounted in (content * 2, content[mp3_frame(content[:4]).size :]):
+        path.write_bytes(uncounted)
+        whole = Section(path, 0, len(uncounted))
+        assert claim_length(path, "MP3", 2 * RATE, RATE) == LengthClaim(None, endless=whole)

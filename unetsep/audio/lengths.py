@@ -16,7 +16,7 @@ from typing import BinaryIO
 from ..errors import AudioError
 from .chunks import RIFF_FORMATS, WAVE_FORMATS, find_chunk, read_chunk
 from .flac import flac_forms, flac_total
-from .mp3 import MP3_FORMATS, mp3_claim
+from .mp3 import MP3_FORMATS, mp3_missing_share
 from .ogg import ogg_is_open, without_pre_skip
 from .sections import Section, count_bytes, open_bytes, part_of
 
@@ -141,16 +141,11 @@ def _claim_flac(path: Path | Section, frames: int, sample_rate: int) -> LengthCl
 
 
 def _claim_mp3(path: Path | Section, frames: int | None) -> LengthClaim:
-    claim = mp3_claim(path)
-    if claim.counts_all:
-        available = None if frames is None else frames - int(frames * claim.missing_share)
-        return LengthClaim(frames, available=available, slack=MP3_SLACK)
-    if claim.read_from is None:
+    missing = mp3_missing_share(path)
+    if missing is None:
         return LengthClaim(None, endless=part_of(path))
-    warning = (
-        f"{path} is several mp3 files joined into one: its own count of frames leaves out the end"
-    )
-    return LengthClaim(None, endless=part_of(path, claim.read_from), warnings=(warning,))
+    available = None if frames is None else frames - int(frames * missing)
+    return LengthClaim(frames, available=available, slack=MP3_SLACK)
 
 
 def _claim_mp3_within(path: Path | Section, data: tuple[int, int], frames: int) -> LengthClaim:

@@ -15,33 +15,17 @@ MP3_FORMATS = ("MP3", "MPEG")
 ID3_HEAD = 10
 
 
-@dataclass(frozen=True)
-class Mp3Claim:
-    """The count of frames in the first frame of an mp3 file.
+def mp3_missing_share(path: Path | Section) -> float | None:
+    """Share of the bytes that an mp3 file promises and does not hold.
 
-    Parameters
-    ----------
-    counted
-        Whether the frame holds a count ("Xing" or "Info"); otherwise any length is a guess.
-    missing_share
-        Share of the promised bytes that the file does not hold.
-    read_from
-        First byte to decode if the count leaves out audio at the end, as in files that were
-        concatenated into one; else None.
+    Most encoders write a count of frames and bytes ("Xing" or "Info") into the first frame.
+
+    Returns
+    -------
+    float or None
+        0 if nothing is missing, or the bytes are not counted. None if any length is a guess:
+        there is no count, or it leaves out what follows, as in files that were joined.
     """
-
-    counted: bool = False
-    missing_share: float = 0.0
-    read_from: int | None = None
-
-    @property
-    def counts_all(self) -> bool:
-        """Whether there is a count, of all frames."""
-        return self.counted and self.read_from is None
-
-
-def mp3_claim(path: Path | Section) -> Mp3Claim:
-    """Read the count of frames and bytes that most encoders write into the first frame."""
     with open_bytes(path) as file:
         begin = _after_tags(file)
         file.seek(begin)
@@ -51,21 +35,19 @@ def mp3_claim(path: Path | Section) -> Mp3Claim:
         sync = frame.rfind(b"\xff", 0, max(mark, 0))
         # Header and side information precede the mark: 13 to 40 bytes.
         if mark < 0 or sync < 0 or not 12 <= mark - sync <= 40 or len(frame) < mark + 16:
-            return Mp3Claim()
+            return None
         uncounted = mp3_frame(frame[:4])  # then the mark belongs to a file that follows
         if sync and uncounted and mp3_frame(frame[uncounted.size :][:4]):
-            return Mp3Claim()
+            return None
         flags, _, size = struct.unpack_from(">III", frame, mark + 4)
         if flags & 3 != 3 or size == 0:
-            return Mp3Claim(counted=bool(flags & 1))
+            return 0.0 if flags & 1 else None
         begin += sync
         available = file.seek(0, os.SEEK_END) - begin
         file.seek(after_end_tags(file, begin + size))
         head = file.read(4)
         has_more = head[:3] == b"ID3" or mp3_frame(head) is not None
-        counter = mp3_frame(frame[sync : sync + 4])
-        audio_at = begin + (counter.size if counter else 0)
-    return Mp3Claim(True, max(0.0, 1 - available / size), audio_at if has_more else None)
+    return None if has_more else max(0.0, 1 - available / size)
 
 
 def after_end_tags(file: BinaryIO, at: int) -> int:

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 from ..storage import READ_BYTES
 from .chunks import WAVE_FORMATS, end_by_header
 from .flac import FLAC_MARK
-from .mp3 import MP3_FORMATS, after_end_tags, id3_size, mp3_claim, mp3_frame
+from .mp3 import MP3_FORMATS, after_end_tags, id3_size, mp3_frame, mp3_missing_share
 from .ogg import PAGE_HEAD, page_bytes
 from .sections import Section, count_bytes
 
@@ -45,7 +45,7 @@ def find_sections(path: Path, file_format: str, subtype: str = "") -> list[Secti
         **dict.fromkeys((*WAVE_FORMATS, "AIFF", "AU", "CAF"), _container_starts),
     }.get(file_format)
     size = count_bytes(path)
-    if find is None or (find is _mp3_starts and mp3_claim(path).counts_all):
+    if find is None or (find is _mp3_starts and mp3_missing_share(path) is not None):
         return [Section(path, 0, size)]
     with path.open("rb") as file:
         starts = [0, *find(file, size)]

@@ -69,24 +69,17 @@ def quantize(block: Block, bit_depth: str | None) -> Block | Integers:
     of 32 bits only the upper 24, which float32 holds. libsndfile's own conversion multiplies by
     2^15 - 1. 8 bits fill the upper byte of 16, 24 the upper three of 32.
     """
-    if bit_depth == "8":
-        coarse: Integers = np.clip(np.rint(block * 2.0**7), -128, 127).astype(np.int16) << 8
-        return coarse
-    if bit_depth == "16":
-        scaled = block * np.float32(32768)
-        np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
-        narrow: Integers = scaled.astype(np.int16)
-        return narrow
-    if bit_depth == "24":
-        full = 2.0**23
-        wide: Integers = np.clip(np.rint(block * full), -full, full - 1).astype(np.int32) << 8
-        return wide
-    if bit_depth == "32":
-        full = 2.0**31
-        scaled = np.rint(block.astype(np.float64) * full)
-        exact: Integers = np.clip(scaled, -full, full - 1).astype(np.int32)
-        return exact
-    return block
+    if bit_depth in (None, "32f", "64f"):
+        return block
+    bits, stored = int(bit_depth), STORED[bit_depth]
+    full = 2.0 ** (bits - 1)
+    # float32 holds all integers of up to 24 bits, but not the largest of 32.
+    scaled = np.multiply(block, full, dtype=np.float64 if bits == 32 else np.float32)
+    np.clip(np.rint(scaled, out=scaled), -full, full - 1, out=scaled)
+    integers: Integers = scaled.astype(stored)
+    if spare := 8 * stored.itemsize - bits:
+        integers <<= spare
+    return integers
 
 
 def round_to(block: Block, bit_depth: str | None) -> Block:

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
-from .sections import Section, count_bytes, open_bytes
+from .sections import Section, open_bytes
 
 # Kinds of wav files, and these with w64, as libsndfile calls them.
 RIFF_FORMATS = ("WAV", "WAVEX", "RF64")
 WAVE_FORMATS = (*RIFF_FORMATS, "W64")
 # At most so much is read of a chunk: the relevant ones are small.
 CHUNK_BYTES = 1 << 16
+# In RF64: the size of the samples is in the chunk ds64, in 64 bits.
+SIZE_IN_DS64 = 0xFFFF_FFFF
 # Kinds of blocks in voc files: sound, more of it, silence, repetition, sound of another header.
 VOC_SOUND = (1, 2, 3, 6, 9)
 
@@ -44,32 +46,51 @@ def byte_order(source: Path | Section) -> str:
         return ">" if file.read(4) == b"RIFX" else "<"
 
 
-def find_chunk(source: Path | Section, name: bytes) -> tuple[int, int] | None:
-    """Place and size of the content of the first chunk of a name; None if there is none.
+def chunks(file: IO[bytes], at: int = 0) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each chunk, place and size of its content, up to one that exceeds the file.
+
+    Names have four bytes; in w64 they are the first four of sixteen. Files of other kinds have no
+    chunks.
 
     Parameters
     ----------
-    source
+    file
         The file.
-    name
-        Four bytes; in w64 the first four of sixteen.
+    at
+        First byte of a file that is embedded in it.
     """
-    length = count_bytes(source)
+    length = file.seek(0, os.SEEK_END)
+    file.seek(at)
+    form = _FORMS.get(file.read(4))
+    if form is None:
+        return
+    at, long_size = at + form.begin, SIZE_IN_DS64
+    while True:
+        file.seek(at)
+        header = file.read(form.header.size)
+        if len(header) < form.header.size:
+            return
+        name, size = form.header.unpack(header)
+        at += form.header.size
+        size -= form.header.size if form.counts_header else 0
+        if name == b"ds64" and size >= 16:
+            (stated,) = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))
+            long_size = stated if stated < 2**62 else long_size
+        elif name == b"data" and size == SIZE_IN_DS64:
+            size = long_size
+        yield name[:4], at, size
+        # In CAF: up to the end of the file. Else damaged: no seek can go there.
+        if not 0 <= size <= length:
+            return
+        at += size + -size % form.padding
+
+
+def find_chunk(source: Path | Section, name: bytes) -> tuple[int, int] | None:
+    """Place and size of the content of the first chunk of a name; None if there is none."""
     with open_bytes(source) as file:
-        form = _FORMS.get(file.read(4))
-        if form is None:
-            return None
-        file.seek(form.begin)
-        while len(header := file.read(form.header.size)) == form.header.size:
-            chunk_name, size = form.header.unpack(header)
-            size -= form.header.size if form.counts_header else 0
-            if chunk_name[:4] == name and size >= 0:
-                return file.tell(), size
-            # In CAF: up to the end of the file. Else damaged: no seek can go there.
-            if not 0 <= size <= length:
-                break
-            file.seek(size + -size % form.padding, os.SEEK_CUR)
-        return None
+        return next(
+            ((at, size) for other, at, size in chunks(file) if other == name and size >= 0), None
+        )
 
 
 def read_chunk(source: Path | Section, name: bytes) -> bytes:
@@ -110,7 +131,7 @@ def end_by_header(file: BinaryIO, at: int, length: int) -> int | None:
         begin, size = struct.unpack_from(">II" if magic == b".snd" else "<II", head, 4)
         end = at + begin + size if size else None
     elif magic == b"caff":
-        end = _end_of_caf(file, at + 8, length)
+        end = _end_of_caf(file, at, length)
     else:
         end = None
     return end if end is not None and at < end <= length else None
@@ -154,15 +175,13 @@ def is_joined_mp4(path: Path) -> bool:
     return False
 
 
-def _end_of_caf(file: BinaryIO, at: int, length: int) -> int | None:
-    """The end of CAF chunks, whose header states no total: where a file begins, or the end."""
-    header = _FORMS[b"caff"].header
-    while at < length:
-        file.seek(at)
-        name, size = header.unpack(file.read(header.size).ljust(header.size, b"\0"))
+def _end_of_caf(file: BinaryIO, begin: int, length: int) -> int | None:
+    """The end of a CAF file, which states no total: where another one begins, or its last chunk."""
+    end = begin
+    for name, at, size in chunks(file, begin):
         if name == b"caff":
-            return at
+            break
         if not 0 <= size <= length:
             return None
-        at += header.size + size
-    return at
+        end = at + size
+    return end

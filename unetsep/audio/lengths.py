@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AudioError
-from .chunks import RIFF_FORMATS, WAVE_FORMATS, find_chunk, read_chunk
+from .chunks import RIFF_FORMATS, WAVE_FORMATS, chunks, find_chunk, read_chunk
 from .flac import flac_forms, flac_total
 from .mp3 import MP3_FORMATS, mp3_missing_share
 from .ogg import ogg_is_open, without_pre_skip
@@ -222,25 +222,23 @@ def _missing_size(path: Path | Section, file_format: str) -> tuple[int, bytes] |
     begin, length = data[0], count_bytes(path)
     with open_bytes(path) as file:
         head = file.read(16)
-        file.seek(begin)
-        big_endian = head[:4] in (b"RIFX", b".snd")
-        if begin >= length or (file_format != "AU" and _chunks_only(file, length, big_endian)):
+        if begin >= length or (file_format != "AU" and _chunks_only(file, length)):
             return None
     if head[12:16] == b"ds64":
         return 28, struct.pack("<Q", length - begin)
-    size = struct.pack(">I" if big_endian else "<I", min(length - begin, 0xFFFF_FFFF))
+    order = ">" if head[:4] in (b"RIFX", b".snd") else "<"
+    size = struct.pack(f"{order}I", min(length - begin, 0xFFFF_FFFF))
     return (8 if file_format == "AU" else begin - 4), size
 
 
-def _chunks_only(file: BinaryIO, length: int, big_endian: bool) -> bool:
-    """Whether only chunks follow in a RIFF file, up to its end."""
-    while (at := file.tell()) < length:
-        name, size = file.read(4), file.read(4)
-        if len(size) < 4 or not (name.isascii() and name.decode("ascii").isprintable()):
+def _chunks_only(file: BinaryIO, length: int) -> bool:
+    """Whether a RIFF file consists of chunks up to its end."""
+    end = 0
+    for name, at, size in chunks(file):
+        if not (name.isascii() and name.decode("ascii").isprintable()):
             return False
-        (count,) = struct.unpack(">I" if big_endian else "<I", size)
-        file.seek(at + 8 + count + count % 2)
-    return file.tell() - length in (0, 1)
+        end = at + size + size % 2
+    return end - length in (0, 1)
 
 
 def missing_share(path: Path | Section, file_format: str) -> float:
@@ -273,9 +271,6 @@ def _sample_data(path: Path | Section, file_format: str) -> tuple[int, int] | No
     if data is None:
         return None
     begin, size = data
-    if size == 0xFFFF_FFFF and len(sizes := read_chunk(path, b"ds64")) >= 16:  # as in RF64
-        (long_size,) = struct.unpack_from("<8xQ", sizes)
-        return begin, long_size if long_size < 2**62 else size
     # Damaged: a size of zero in w64, or one beyond any disk in the 64 bits of caf.
     damaged = size == 0 if file_format == "W64" else file_format == "CAF" and size >= 2**40
     return None if damaged else (begin, size)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .chunks import chunks
 from .metadata import read_metadata
-from .sections import count_bytes
 
 FRONT_COVER = 3
 FREE_FORM = "----:com.apple.iTunes:"
@@ -295,18 +295,11 @@ def _read_info(path: Path) -> dict[str, tuple[str, ...]]:
     with path.open("rb") as file:
         if file.read(4) not in (b"RIFF", b"RF64"):
             return values
-        at, end, long_size = 12, count_bytes(path), 0
-        while at + 8 <= end:
-            file.seek(at)
-            name, size = struct.unpack("<4sI", file.read(8))
-            if name == b"ds64" and size >= 16:  # in RF64: the sizes that exceed 32 bits
-                _, long_size = struct.unpack("<QQ", file.read(16))
-            elif name == b"data" and size == 0xFFFF_FFFF:
-                size = long_size
-            elif name == b"LIST" and size <= INFO_BYTES:
+        for name, at, size in chunks(file):
+            if name == b"LIST" and size <= INFO_BYTES:
+                file.seek(at)
                 body = file.read(size)
                 values |= dict(_info_entries(body[4:])) if body[:4] == b"INFO" else {}
-            at += 8 + size + size % 2
     return values
 
 

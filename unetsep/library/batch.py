@@ -13,8 +13,8 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -138,45 +138,17 @@ def separate_songs(
             batch.end()
 
 
+@dataclass(eq=False)
 class _Task:
-    """One song with its thread.
+    """A song with its thread, which leaves reports or an error; its start by the stopwatch, too."""
 
-    Parameters
-    ----------
-    job
-        The song.
-    run
-        Function that separates it, given what the songs share.
-    shared
-        See `Shared`.
-    finished
-        Queue that gets this task at its end.
-    start_seconds
-        Time of the stopwatch at its start, in seconds.
-    """
-
-    def __init__(
-        self,
-        job: Job,
-        run: Callable[[Job, Shared], list[SeparationReport]],
-        shared: Shared,
-        finished: queue.Queue[_Task],
-        start_seconds: float,
-    ) -> None:
-        self.job, self.start_time, self.start_seconds = job, now(), start_seconds
-        self.shared = shared
-        self.reports: list[SeparationReport] | None = None
-        self.error: BaseException | None = None
-        self._work, self._finished = run, finished
-        self.thread = threading.Thread(target=self._run, name=f"song {job.song.path}", daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.reports = self._work(self.job, self.shared)
-        except BaseException as error:  # raised again in the thread of the run
-            self.error = error
-        self._finished.put(self)
+    job: Job
+    shared: Shared
+    start_seconds: float
+    start_time: datetime = field(default_factory=now)
+    thread: threading.Thread = field(init=False)
+    reports: list[SeparationReport] | None = None
+    error: BaseException | None = None
 
 
 class _Batch:
@@ -199,13 +171,23 @@ class _Batch:
     def begin(self, job: Job) -> None:
         """Start a thread for a song."""
         shared = Shared(self._pool, tidy_folders=self._tidy_folders)
+        task = _Task(job, shared, self._watch.look())
+        name = f"song {job.song.path}"
+        task.thread = threading.Thread(target=self._run, args=(task,), name=name, daemon=True)
         with uninterrupted():  # `end` must know of every thread
-            seconds = self._watch.look()
-            self.running.append(_Task(job, self._separate, shared, self._finished, seconds))
+            task.thread.start()
+            self.running.append(task)
 
-    def _separate(self, job: Job, shared: Shared) -> list[SeparationReport]:
-        progress = self._listener.begin(job)
-        return separate_song(job, self._options, progress, self._listener.on_error, shared)
+    def _run(self, task: _Task) -> None:
+        job, listener = task.job, self._listener
+        try:
+            progress = listener.begin(job)
+            task.reports = separate_song(
+                job, self._options, progress, listener.on_error, task.shared
+            )
+        except BaseException as error:  # raised again in the thread of the run
+            task.error = error
+        self._finished.put(task)
 
     def next(self) -> SongOutcome:
         """Wait for the next song that ends or reaches its time limit."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numbers
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,8 +95,6 @@ class Container:
         The last two in words, for messages.
     by_ffmpeg
         Whether an ``ffmpeg`` program encodes it.
-    together
-        Whether all stems of a song are in one file.
     names_speakers
         Whether it names the speakers of its channels in a way that programs read.
     check_bitrate
@@ -105,15 +103,19 @@ class Container:
 
     suffix: str
     help: str
-    open: OpenFile | None = None
+    open: OpenFile | None
     bit_depths: tuple[str, ...] = ()
     max_channels: int = MAX_CHANNELS
     holds_rate: Callable[[int], bool] = lambda _: True
     limits: str = "any number of channels at any rate"
     by_ffmpeg: bool = False
-    together: bool = False
     names_speakers: bool = False
     check_bitrate: Callable[[int, AudioInfo], object] = lambda *_: None
+
+    @property
+    def together(self) -> bool:
+        """Whether all stems of a song are in one file."""
+        return self.open is None
 
     @property
     def lossy(self) -> bool:
@@ -192,6 +194,15 @@ def vorbis_level(bitrate: int, info: AudioInfo) -> float:
     return min(rates, key=lambda level: abs(rates[level] - bitrate))
 
 
+AAC = Container(
+    suffix="m4a",
+    help="AAC, 256 kbit/s, by ffmpeg",
+    open=open_m4a,
+    max_channels=2,
+    holds_rate=lambda rate: rate in AAC_RATES,
+    limits=f"1 or 2 channels at {', '.join(map(str, AAC_RATES))} Hz",
+    by_ffmpeg=True,
+)
 CONTAINERS = {
     "wav": Container(
         suffix="wav",
@@ -240,23 +251,12 @@ CONTAINERS = {
         max_channels=2,
         limits="1 or 2 channels",
     ),
-    "m4a": Container(
-        suffix="m4a",
-        help="AAC, 256 kbit/s, by ffmpeg",
-        open=open_m4a,
-        max_channels=2,
-        holds_rate=lambda rate: rate in AAC_RATES,
-        limits=f"1 or 2 channels at {', '.join(map(str, AAC_RATES))} Hz",
-        by_ffmpeg=True,
-    ),
-    "stem.mp4": Container(
+    "m4a": AAC,
+    "stem.mp4": replace(
+        AAC,
         suffix="stem.mp4",
         help="mix and four stems in one file for Traktor and Mixxx, AAC, by ffmpeg",
-        max_channels=2,
-        holds_rate=lambda rate: rate in AAC_RATES,
-        limits=f"1 or 2 channels at {', '.join(map(str, AAC_RATES))} Hz",
-        by_ffmpeg=True,
-        together=True,
+        open=None,
     ),
 }
 

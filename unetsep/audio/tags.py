@@ -186,74 +186,69 @@ FOREIGN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, 
 
 def _read(file: Any) -> Tags:
     """Tags in any format that mutagen knows."""
-    kinds: tuple[tuple[str, Callable[[Any], Iterator[tuple[str, list[str]]]]], ...] = (
-        ("ID3", _read_id3),
-        ("VComment", _read_vorbis),
-        ("MP4Tags", _read_mp4),
-        ("APEv2", _read_ape),
-        ("ASFTags", _read_asf),
-    )
     families = {kind.__name__ for kind in type(file.tags).__mro__}
-    for family, reader in kinds:
+    for family, reader in READERS.items():
         if family in families:
-            values = {
-                name: tuple(dict.fromkeys(text.strip("\0 ") for text in texts if text.strip("\0 ")))
-                for name, texts in reader(file.tags)
-            }
-            return Tags({name: texts for name, texts in values.items() if texts}, _cover(file))
+            return Tags(_values(file.tags, reader), _cover(file))
     return Tags()
 
 
-def _read_id3(tags: Any) -> Iterator[tuple[str, list[str]]]:
+def _values(tags: Any, reader: Reader) -> dict[str, tuple[str, ...]]:
+    """Texts by names in `NAMES`, without blanks around them and without repetitions."""
+    values = {}
     for name, names in NAMES.items():
-        frames = tags.getall(names.id3)
-        if name == "comment":  # programs store levels and the like in named comments
-            frames = [frame for frame in frames if not frame.desc]
-        if name == "genre":
-            yield name, [genre for frame in frames for genre in frame.genres]
-        else:
-            yield name, [str(text) for frame in frames for text in frame.text]
+        texts = [text.strip("\0 ") for text in reader(tags, name, names)]
+        if any(texts):
+            values[name] = tuple(dict.fromkeys(filter(None, texts)))
+    return values
 
 
-def _read_vorbis(tags: Any) -> Iterator[tuple[str, list[str]]]:
-    for name, names in NAMES.items():
-        texts: list[str] = next((tags[key] for key in names.vorbis if key in tags), [])
-        total = next(iter(tags.get(TOTALS.get(name, ""), [])), "") if name in TOTALS else ""
-        if texts and total and "/" not in texts[0]:
-            texts = [f"{texts[0]}/{total}"]
-        yield name, texts
+def _id3_texts(tags: Any, name: str, names: TagNames) -> list[str]:
+    frames = tags.getall(names.id3)
+    if name == "comment":  # programs store levels and the like in named comments
+        frames = [frame for frame in frames if not frame.desc]
+    if name == "genre":
+        return [genre for frame in frames for genre in frame.genres]
+    return [str(text) for frame in frames for text in frame.text]
 
 
-def _read_mp4(tags: Any) -> Iterator[tuple[str, list[str]]]:
-    for name, names in NAMES.items():
-        values = tags.get(names.mp4, [])
-        if name in TOTALS:
-            pairs = ((number, total) for number, total in values if number)
-            yield name, [f"{number}/{total}" if total else str(number) for number, total in pairs]
-        elif names.mp4.startswith(FREE_FORM):
-            yield name, [bytes(value).decode("utf-8", "replace") for value in values]
-        else:
-            yield name, [str(value) for value in values if value]
+def _vorbis_texts(tags: Any, name: str, names: TagNames) -> list[str]:
+    texts: list[str] = next((tags[key] for key in names.vorbis if key in tags), [])
+    total = next(iter(tags.get(TOTALS[name], [])), "") if name in TOTALS else ""
+    return [f"{texts[0]}/{total}"] if texts and total and "/" not in texts[0] else texts
 
 
-def _read_ape(tags: Any) -> Iterator[tuple[str, list[str]]]:
-    for name, names in NAMES.items():
-        yield name, [str(value) for value in tags[names.ape]] if names.ape in tags else []
+def _mp4_texts(tags: Any, name: str, names: TagNames) -> list[str]:
+    values = tags.get(names.mp4, [])
+    if name in TOTALS:
+        pairs = ((number, total) for number, total in values if number)
+        return [f"{number}/{total}" if total else str(number) for number, total in pairs]
+    if names.mp4.startswith(FREE_FORM):
+        return [bytes(value).decode("utf-8", "replace") for value in values]
+    return [str(value) for value in values if value]
 
 
-def _read_asf(tags: Any) -> Iterator[tuple[str, list[str]]]:
-    for name, names in NAMES.items():
-        yield name, [str(value) for value in tags[names.asf]] if names.asf in tags else []
+def _ffmpeg_texts(tags: Any, name: str, names: TagNames) -> list[str]:
+    keys = (*names.vorbis, FFMPEG.get(name, ""))
+    return next(([tags[key].strip()] for key in keys if key in tags), [])
+
+
+# From mutagen's tags, a name in `NAMES` and its names in files to the texts.
+Reader = Callable[[Any, str, TagNames], list[str]]
+# By the classes of mutagen's tags.
+READERS: dict[str, Reader] = {
+    "ID3": _id3_texts,
+    "VComment": _vorbis_texts,
+    "MP4Tags": _mp4_texts,
+    "APEv2": lambda tags, _name, names: [str(value) for value in tags.get(names.ape, ())],
+    "ASFTags": lambda tags, _name, names: [str(value) for value in tags.get(names.asf, ())],
+}
 
 
 def _read_video(path: Path) -> Tags:
     texts, picture = read_metadata(path)
-    values = {}
-    for name, names in NAMES.items():
-        keys = (*names.vorbis, FFMPEG.get(name, ""))
-        if text := next((texts[key].strip() for key in keys if key in texts), ""):
-            values[name] = (text,)
-    return Tags(values, Cover(mime_of(picture), picture) if picture else None)
+    cover = Cover(mime_of(picture), picture) if picture else None
+    return Tags(_values(texts, _ffmpeg_texts), cover)
 
 
 def _cover(file: Any) -> Cover | None:

@@ -6,7 +6,9 @@ by copying their bytes. Decoders stop at the end of the first stream.
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ BEGINNINGS = (
     *(b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff", b".snd", b"dns.", b"caff"),
     *(b"fLaC", b"OggS"),
 )
+OGG_MARK, MP3_MARK = re.compile(b"OggS"), re.compile(b"\xff")
+MARK_BYTES = {OGG_MARK: 4, MP3_MARK: 1, FLAC_MARK: 8}
 
 
 def find_sections(path: Path, file_format: str, subtype: str = "") -> list[Section]:
@@ -60,8 +64,7 @@ def _ogg_starts(file: BinaryIO, size: int) -> Iterator[int]:
         file.seek(at)
         head = file.read(PAGE_HEAD)
         if head[:4] != b"OggS":
-            if (at := _find(file, b"OggS", at + 1)) < 0:
-                return
+            at = next(_places(file, OGG_MARK, at + 1), size)
             continue
         is_head = bool(head[5] & 2)
         if is_head and not in_heads:
@@ -70,29 +73,23 @@ def _ogg_starts(file: BinaryIO, size: int) -> Iterator[int]:
         at += page_bytes(head + file.read(head[PAGE_HEAD - 1]))
 
 
-def _find(file: BinaryIO, mark: bytes, at: int) -> int:
-    file.seek(at)
+def _places(file: BinaryIO, mark: re.Pattern[bytes], at: int = 0) -> Iterator[int]:
+    """The places of a mark of fixed length from a place on; meanwhile others may read the file."""
     tail = b""
-    while data := file.read(READ_BYTES):
-        offset = (tail + data).find(mark)
-        if offset >= 0:
-            return at + offset - len(tail)
-        at += len(data)
-        tail = (tail + data)[-len(mark) + 1 :]
-    return -1
+    while True:
+        file.seek(at + len(tail))
+        data = file.read(READ_BYTES)
+        if not data:
+            return
+        data = tail + data
+        for match in mark.finditer(data):
+            yield at + match.start()
+        tail = data[len(data) - MARK_BYTES[mark] + 1 :]
+        at += len(data) - len(tail)
 
 
 def _flac_starts(file: BinaryIO, _size: int) -> Iterator[int]:
-    is_first = True
-    at, tail = 0, b""
-    file.seek(0)
-    while data := file.read(READ_BYTES):
-        for match in FLAC_MARK.finditer(tail + data):
-            if not is_first:
-                yield at - len(tail) + match.start()
-            is_first = False
-        at += len(data)
-        tail = data[-7:]
+    return itertools.islice(_places(file, FLAC_MARK), 1, None)
 
 
 def _container_starts(file: BinaryIO, size: int) -> Iterator[int]:
@@ -157,8 +154,7 @@ def _mp3_frames(
             continue
         frame = mp3_frame(head[:4])
         if frame is None or not _is_followed(file, at + frame.size, size):
-            if (at := _next_frame(file, at + 1, size)) < 0:
-                return
+            at = _next_frame(file, at + 1, size)
             continue
         yield at, (frame.sample_rate, frame.mono), _mp3_mark(head)
         at += frame.size
@@ -173,11 +169,11 @@ def _is_followed(file: BinaryIO, at: int, size: int) -> bool:
     return len(head) < 4 or head[:3] in (b"ID3", b"TAG", b"APE") or mp3_frame(head) is not None
 
 
-def _next_frame(file: BinaryIO, at: int, size: int) -> int:
-    while (at := _find(file, b"\xff", at)) >= 0:
+def _next_frame(file: BinaryIO, begin: int, size: int) -> int:
+    """The place of a frame from a place on; the end of the file if there is none."""
+    for at in _places(file, MP3_MARK, begin):
         file.seek(at)
         frame = mp3_frame(file.read(4))
         if frame is not None and _is_followed(file, at + frame.size, size):
             return at
-        at += 1
-    return -1
+    return size

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 # In rising order, integers first.
 BIT_DEPTHS = ("auto", "8", "16", "24", "32", "32f", "64f")
 MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-# From a sample rate on: the bits per second at compression levels 1 and 0 of libsndfile.
-MP3_BITRATES = ((32_000, 32_000, 320_000), (16_000, 8000, 160_000), (0, 8000, 64_000))
-# From a sample rate on: the least bits per second whose frames, mono or stereo, have room for the
-# count of frames.
-MP3_LEAST = ((16_000, 64_000), (0, 32_000))
+# From a sample rate on: the bits per second at compression levels 1 and 0 of libsndfile, and the
+# least whose frames, mono or stereo, have room for the count of frames.
+MP3_BITRATES = (
+    (32_000, 32_000, 320_000, 64_000),
+    (16_000, 8000, 160_000, 64_000),
+    (0, 8000, 64_000, 32_000),
+)
 # Default bits per second and channel.
 OPUS_BITRATE = 96_000
 # Range of bits per second; formats take the nearest that they have.
@@ -181,8 +183,7 @@ def by_libsndfile(
 
 def mp3_level(bitrate: int, info: AudioInfo) -> float:
     """The level of compression that libsndfile turns into a constant bit rate of mp3."""
-    low, high = next(span for rate, *span in MP3_BITRATES if info.sample_rate >= rate)
-    least = next(least for rate, least in MP3_LEAST if info.sample_rate >= rate)
+    low, high, least = next(row for rate, *row in MP3_BITRATES if info.sample_rate >= rate)
     return (high - min(high, max(least, bitrate))) / (high - low)
 
 

@@ -38,15 +38,10 @@ EXTENSIBLE = 0xFFFE
 SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")
 # Types of samples as `quantize` gives them, by bit depth.
 STORED: dict[str, np.dtype[Any]] = {
-    depth: np.dtype(code)
-    for depth, code in (
-        ("8", "<i2"),
-        ("16", "<i2"),
-        ("24", "<i4"),
-        ("32", "<i4"),
-        ("32f", "<f4"),
-        ("64f", "<f8"),
-    )
+    **dict.fromkeys(("8", "16"), np.dtype("<i2")),
+    **dict.fromkeys(("24", "32"), np.dtype("<i4")),
+    "32f": np.dtype("<f4"),
+    "64f": np.dtype("<f8"),
 }
 # libvorbis uses the stack in proportion to a block, and threads have small stacks.
 ENCODE_FRAMES = 8192

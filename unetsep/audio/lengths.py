@@ -94,14 +94,15 @@ def claim_length(
         return _claim_mp3(path, frames)
     if frames is None:
         return LengthClaim(None, slack=0)
-    if frames == 0 and (patch := _missing_size(path, file_format)):
-        return LengthClaim(None, slack=0, patch=patch)
-    if subtype == "MPEG_LAYER_III" and (data := _sample_data(path, file_format)):
-        return _claim_mp3_within(path, data, frames)
-    if subtype == "GSM610" and file_format in WAVE_FORMATS:
-        frames = min(frames, _gsm_frames(path, file_format, frames))
-    if file_format == "W64" and subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")):
-        frames = min(frames, _w64_frames(path, frames))
+    if data := _sample_data(path, file_format):
+        if frames == 0 and (patch := _missing_size(path, file_format, data)):
+            return LengthClaim(None, slack=0, patch=patch)
+        if subtype == "MPEG_LAYER_III":
+            return _claim_mp3_within(path, data, frames)
+        if subtype == "GSM610" and file_format in WAVE_FORMATS:
+            frames = min(frames, _gsm_frames(path, file_format, data))
+        if file_format == "W64" and subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")):
+            frames = min(frames, _w64_frames(path, data, frames))
     if file_format == "FLAC":
         return _claim_flac(path, frames, sample_rate)
     promised = round(frames / (1 - min(missing_share(path, file_format), 0.999)))
@@ -161,23 +162,18 @@ def _claim_mp3_within(path: Path | Section, data: tuple[int, int], frames: int) 
     return LengthClaim(None, endless=stream)
 
 
-def _gsm_frames(path: Path | Section, file_format: str, frames: int) -> int:
+def _gsm_frames(path: Path | Section, file_format: str, data: tuple[int, int]) -> int:
     """Samples in whole blocks: libsndfile counts the byte that pads a chunk as a block."""
-    data = _sample_data(path, file_format)
-    if data is None:
-        return frames
     begin, promised = data
     available = count_bytes(path) - begin
     size = available if is_open_ended(file_format, promised) else min(available, promised)
     return size // GSM_BYTES * GSM_FRAMES
 
 
-def _w64_frames(path: Path | Section, frames: int) -> int:
+def _w64_frames(path: Path | Section, data: tuple[int, int], frames: int) -> int:
     """Samples in the data chunk of a w64 file: libsndfile decodes the chunks after it, too."""
-    data, form = _sample_data(path, "W64"), read_chunk(path, b"fmt ")
-    if data is None or len(form) < 14:
-        return frames
-    (block_bytes,) = struct.unpack_from("<H", form, 12)
+    form = read_chunk(path, b"fmt ")
+    block_bytes = int.from_bytes(form[12:14], "little")
     return data[1] // block_bytes if block_bytes else frames
 
 
@@ -211,13 +207,14 @@ def is_open_ended(file_format: str, size: int) -> bool:
     return file_format in ("AIFF", "AU") and size >= OPEN_ENDED
 
 
-def _missing_size(path: Path | Section, file_format: str) -> tuple[int, bytes] | None:
+def _missing_size(
+    path: Path | Section, file_format: str, data: tuple[int, int]
+) -> tuple[int, bytes] | None:
     """Place of a size of zero in a header, and the bytes of the actual size.
 
     None if no samples follow: nothing, or only other chunks.
     """
-    data = _sample_data(path, file_format)
-    if data is None or data[1] != 0 or file_format not in (*RIFF_FORMATS, "AU"):
+    if data[1] != 0 or file_format not in (*RIFF_FORMATS, "AU"):
         return None
     begin, length = data[0], count_bytes(path)
     with open_bytes(path) as file:

@@ -456,17 +456,15 @@ def _push(
             separator.open_song(rate, channels, selection, pool)
             for separator, selection, _ in models
         ]
-        with (
-            BackgroundWriter() as writer,
-            ReadAhead(reader.blocks(block_samples)) as blocks,
-        ):
-            label = f"{reader.path}: "
-            integers = [sink.write_integers is not None for _, _, sink in models]
-            for stems in push_all(songs, blocks, rate, total, progress, label, integers):
-                for (_, _, sink), block in zip(models, stems, strict=True):
-                    if block.samples:
-                        writer.call(_write, sink, block)
-                samples += stems[0].samples
+        writer = stack.enter_context(BackgroundWriter())
+        blocks = stack.enter_context(ReadAhead(reader.blocks(block_samples)))
+        label = f"{reader.path}: "
+        integers = [sink.write_integers is not None for _, _, sink in models]
+        for stems in push_all(songs, blocks, rate, total, progress, label, integers):
+            for (_, _, sink), block in zip(models, stems, strict=True):
+                if block.samples:
+                    writer.call(_write, sink, block)
+            samples += stems[0].samples
     return samples
 
 

@@ -52,7 +52,7 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
     yield from (f"## `{name}`", "", *paragraphs(inspect.cleandoc(command.help or "")))
     yield from ("```text", f"{name} {usage}", "```", "")
     if isinstance(command, SectionedCommand) and command.sections:
-        for heading, records in command.sectioned(context):
+        for heading, records in command.sectioned(context).items():
             yield from (f"**{heading}**", "", *_options(records))
     else:
         shown = (each.get_help_record(context) for each in command.get_params(context))

@@ -320,10 +320,13 @@ def test_each_option_of_long_commands_is_under_one_heading(
     command: SectionedCommand, shared: set[str]
 ) -> None:
     context = click.Context(command, info_name=command.name, **CONTEXT)
-    headed = [name for names in command.sections.values() for name in names]
     options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
     assert len(options) >= 25
-    assert sorted([*headed, *shared]) == sorted(max(p.opts, key=len) for p in options)
+    records = {max(each.opts, key=len): each.get_help_record(context) for each in options}
+    sections = command.sectioned(context)
+    assert list(sections) == [*command.sections.values()]
+    assert [record for each in sections.values() for record in each] == [*records.values()]
+    assert sections["Other options"] == [records[name] for name in records if name in shared]
     text = command.get_help(context)
-    assert all(f"\n{heading}:\n" in text for heading in command.sections)
-    assert all(text.count(f"{name} ") for name in headed)
+    assert all(f"\n{heading}:\n" in text for heading in sections)
+    assert all(text.count(f"{name} ") for name in records)

@@ -143,23 +143,15 @@ def output(default: str, text: str, kind: Any = PATH, metavar: str = "FOLDER") -
 
 
 SEPARATE_SECTIONS = {
-    "Input": ("--files-from", "--start", "--duration", "--track"),
-    "Stems": ("--stems", "--two-stems", "--without", "--instrumental"),
-    "Output": (
-        "--output", "--filename", "--format", "--bit-depth", "--bitrate", "--sample-rate",
-        "--tags", "--skip-existing", "--overwrite", "--dry-run",
-    ),
-    "Models": ("--model", "--average", "--all-losses"),
-    "Quality and speed": (
-        "--device", "--precision", "--threads", "--passes", "--overlap", "--wiener", "--gate",
-        "--mask-extension",
-    ),
-    "Many songs": (
-        "--jobs", "--timeout", "--log", "--retry-failed", "--shard",
-        "--engine", "--address", "--dashboard",
-    ),
-    "What is shown": ("--player", "--plots", "--json", "--quiet", "--verbose"),
-}  # fmt: skip
+    "--files-from": "Input",
+    "--stems": "Stems",
+    "--output": "Output",
+    "--model": "Models",
+    "--device": "Quality and speed",
+    "--jobs": "Many songs",
+    "--player": "What is shown",
+    "--help": "Other options",
+}
 
 
 @click.command(cls=SeparateCommand, sections=SEPARATE_SECTIONS)
@@ -172,18 +164,41 @@ SEPARATE_SECTIONS = {
     metavar="FILE|-",
     help="Read more SONGs from a file, one to a line or NUL-separated; - is stdin.",
 )
+@click.option(
+    "--start",
+    default=0.0,
+    show_default=False,
+    type=seconds,
+    metavar="TIME",
+    help="Start here: 90 or 1:30.",
+)
+@click.option("--duration", type=seconds, metavar="TIME", help="Separate only this much.")
+@click.option(
+    "--track",
+    type=COUNT,
+    metavar="N",
+    help="Which sound track of a video with several; the first is 1.  "
+    "[default: the file's default]",
+)
+@click.option("--stems", type=names, metavar="A,B", help="Write only these stems.")
+@click.option("--two-stems", metavar="STEM", help="Write STEM, and the rest as no_STEM.")
+@click.option("--without", metavar="STEM", help="Write all but STEM, in one file.")
+@click.option(
+    "--instrumental", is_flag=True, help="Same as --without vocals: 'song (Instrumental).wav'."
+)
 @output(
     "separated",
     "Output folder or URL; - writes a single stem to stdout.",
     path_or_url,
     "FOLDER|URL|-",
 )
-@model_choice
-@click.option("--stems", type=names, metavar="A,B", help="Write only these stems.")
-@click.option("--two-stems", metavar="STEM", help="Write STEM, and the rest as no_STEM.")
-@click.option("--without", metavar="STEM", help="Write all but STEM, in one file.")
 @click.option(
-    "--instrumental", is_flag=True, help="Same as --without vocals: 'song (Instrumental).wav'."
+    "--filename",
+    metavar="TEMPLATE",
+    help="Path of a stem within OUTPUT. {track} is the song's name; other fields are {label} "
+    "(Vocals), {model}, {suffix} (the song's), {artist}, {title}, {album}, {albumartist}, "
+    "{tracknumber} and {year}. With --without the default is {track} ({label}).{ext}.  "
+    "[default: {track}/{stem}.{ext}]",
 )
 @click.option(
     "-f",
@@ -212,29 +227,18 @@ SEPARATE_SECTIONS = {
 )
 @click.option("--tags/--no-tags", default=True, help="Copy the song's tags and cover.")
 @click.option(
-    "--filename",
-    metavar="TEMPLATE",
-    help="Path of a stem within OUTPUT. {track} is the song's name; other fields are {label} "
-    "(Vocals), {model}, {suffix} (the song's), {artist}, {title}, {album}, {albumartist}, "
-    "{tracknumber} and {year}. With --without the default is {track} ({label}).{ext}.  "
-    "[default: {track}/{stem}.{ext}]",
+    "--skip-existing",
+    is_flag=True,
+    help="Skip songs whose stems this command would make again. Stems that were made differently, "
+    "such as by another model, stay and are reported as errors.",
 )
 @click.option(
-    "--start",
-    default=0.0,
-    show_default=False,
-    type=seconds,
-    metavar="TIME",
-    help="Start here: 90 or 1:30.",
+    "--overwrite",
+    is_flag=True,
+    help="Replace existing files; with --skip-existing, only those that were made differently.",
 )
-@click.option("--duration", type=seconds, metavar="TIME", help="Separate only this much.")
-@click.option(
-    "--track",
-    type=COUNT,
-    metavar="N",
-    help="Which sound track of a video with several; the first is 1.  "
-    "[default: the file's default]",
-)
+@click.option("--dry-run", is_flag=True, help="List what would be written, and write nothing.")
+@model_choice
 @device
 @click.option(
     "--precision",
@@ -242,17 +246,13 @@ SEPARATE_SECTIONS = {
     type=click.Choice(["auto", "fp32", "bf16"]),
     help="Number format of the network; auto uses bf16 where that is faster.",
 )
+@threads
+@passes
 @click.option(
     "--overlap",
     type=float,
     metavar="SHARE",
     help="Overlap of neighbouring segments, as a share from 0 to 0.5.  [default: the model's]",
-)
-@click.option(
-    "--mask-extension",
-    default="top",
-    type=click.Choice(["top", "zeros"]),
-    help="Above the network's band: extend the top of the mask, or stay silent.",
 )
 @click.option(
     "--wiener",
@@ -266,13 +266,31 @@ SEPARATE_SECTIONS = {
     default=True,
     help="Turn each stem down while it does not play, if the model supports it.",
 )
-@passes
-@threads
+@click.option(
+    "--mask-extension",
+    default="top",
+    type=click.Choice(["top", "zeros"]),
+    help="Above the network's band: extend the top of the mask, or stay silent.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(1, 64),
     metavar="N",
     help="Songs to separate at once.  [default: by cores, memory and lengths]",
+)
+@click.option("--timeout", type=seconds, metavar="TIME", help="Give up on a song after this long.")
+@click.option(
+    "--log",
+    type=PATH,
+    metavar="FILE",
+    help="Log a line of JSON for each song to FILE.  [default: with several songs, --shard or "
+    "--retry-failed, OUTPUT/unetsep-<host>-<process>.jsonl]",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Retry the songs whose last attempt failed, according to the logs in OUTPUT and that of "
+    "--log; if SONGs are given, only those. Existing stems are treated as by --skip-existing.",
 )
 @click.option(
     "--shard",
@@ -292,32 +310,6 @@ SEPARATE_SECTIONS = {
     help="Running Ray cluster to use.  [default: start one on this machine]",
 )
 @click.option("--dashboard", is_flag=True, help="Start Ray's dashboard, on 127.0.0.1.")
-@click.option("--timeout", type=seconds, metavar="TIME", help="Give up on a song after this long.")
-@click.option(
-    "--log",
-    type=PATH,
-    metavar="FILE",
-    help="Log a line of JSON for each song to FILE.  [default: with several songs, --shard or "
-    "--retry-failed, OUTPUT/unetsep-<host>-<process>.jsonl]",
-)
-@click.option(
-    "--retry-failed",
-    is_flag=True,
-    help="Retry the songs whose last attempt failed, according to the logs in OUTPUT and that of "
-    "--log; if SONGs are given, only those. Existing stems are treated as by --skip-existing.",
-)
-@click.option(
-    "--skip-existing",
-    is_flag=True,
-    help="Skip songs whose stems this command would make again. Stems that were made differently, "
-    "such as by another model, stay and are reported as errors.",
-)
-@click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Replace existing files; with --skip-existing, only those that were made differently.",
-)
-@click.option("--dry-run", is_flag=True, help="List what would be written, and write nothing.")
 @click.option("--player", is_flag=True, help="Also write a page that plays the stems.")
 @click.option("--plots", is_flag=True, help="Also draw spectrograms, masks and levels.")
 @click.option(
@@ -537,15 +529,13 @@ def import_spleeter(**options: Any) -> None:
 
 
 EVAL_SECTIONS = {
-    "Data": (
-        "--musdb-root", "--songs", "--pairs", "--moisesdb", "--index", "--stems", "--subset",
-        "--tracks", "--duration",
-    ),
-    "Estimates": ("--model", "--average", "--all-losses", "--estimates", "--baselines", "--passes"),
-    "Scores": ("--metrics", "--measures", "--sources"),
-    "Machine": ("--jobs", "--device"),
-    "What is shown": ("--output", "--figures", "--json", "--quiet", "--verbose"),
-}  # fmt: skip
+    "--musdb-root": "Data",
+    "--model": "Estimates",
+    "--metrics": "Scores",
+    "--jobs": "Machine",
+    "--output": "What is shown",
+    "--help": "Other options",
+}
 
 
 @click.command("eval", cls=ExtraCommand, extra="train", sections=EVAL_SECTIONS)
@@ -577,7 +567,19 @@ EVAL_SECTIONS = {
     metavar="A,B",
     help="Stems of --moisesdb and --index to score.  [default: four]",
 )
-@output("evaluation", "Folder of scores and reports; scores that are still valid are reused.")
+@click.option(
+    "--subset",
+    default="test",
+    type=click.Choice(["test", "train", "valid"]),
+    help="Part of the data to score; valid is 14 songs of train.",
+)
+@click.option(
+    "--tracks",
+    multiple=True,
+    metavar="NAME|N",
+    help="Only tracks whose names contain NAME (repeatable), or the first N.",
+)
+@click.option("--duration", type=seconds, metavar="TIME", help="Cut songs to this length.")
 @model_choice
 @click.option(
     "--estimates",
@@ -592,19 +594,7 @@ EVAL_SECTIONS = {
     metavar="A,B",
     help="mixture, mixture-4, oracle-1, oracle-2, repet-hpss; or none.",
 )
-@click.option(
-    "--subset",
-    default="test",
-    type=click.Choice(["test", "train", "valid"]),
-    help="Part of the data to score; valid is 14 songs of train.",
-)
-@click.option(
-    "--tracks",
-    multiple=True,
-    metavar="NAME|N",
-    help="Only tracks whose names contain NAME (repeatable), or the first N.",
-)
-@click.option("--duration", type=seconds, metavar="TIME", help="Cut songs to this length.")
+@passes
 @click.option(
     "--metrics",
     default="sdr",
@@ -628,7 +618,7 @@ EVAL_SECTIONS = {
 )
 @click.option("--jobs", default=1, type=COUNT, metavar="N", help="Tracks to score at once.")
 @device
-@passes
+@output("evaluation", "Folder of scores and reports; scores that are still valid are reused.")
 @click.option("--figures/--no-figures", default=True, help="Draw pictures of the scores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only the measured tables.")
@@ -668,34 +658,40 @@ def compare(**options: Any) -> None:
 
 
 TRAIN_SECTIONS = {
-    "The run": ("--run", "--resume", "--max-steps", "--max-minutes", "--seed", "--early-stop"),
-    "Losses": ("--losses", "--list-losses"),
-    "Data": (
-        "--musdb-root", "--songs", "--pools", "--moisesdb", "--index", "--stems", "--leave-out",
-        "--held-out", "--all-songs", "--cache",
-    ),
-    "Network": (
-        "--network", "--targets", "--init-from", "--guide", "--guide-levels", "--own-share",
-        "--low-band", "--freeze-norm",
-    ),
-    "Clips": (
-        "--batch-size", "--clip-frames", "--coherent-share", "--gain-db", "--coherent-gain-db",
-        "--varispeed", "--coherent-varispeed", "--eq-db", "--reverb-share", "--stereo-share",
-        "--drive-share", "--extra-share", "--second-share", "--artist-weights",
-    ),
-    "Steps": (
-        "--optimizer", "--muon-size", "--learning-rate", "--warmup-steps", "--schedule",
-        "--ema-decay",
-    ),
-    "Validation": ("--valid-every", "--watched"),
-    "Machines": (
-        "--accelerator", "--precision", "--devices", "--nodes", "--workers", "--threads",
-        "--resident", "--graph",
-    ),
-}  # fmt: skip
+    "--run": "The run",
+    "--losses": "Losses",
+    "--musdb-root": "Data",
+    "--network": "Network",
+    "--batch-size": "Clips",
+    "--optimizer": "Steps",
+    "--valid-every": "Validation",
+    "--accelerator": "Machines",
+    "--quiet": "Other options",
+}
 
 
 @click.command(cls=ExtraCommand, extra="train", sections=TRAIN_SECTIONS)
+@click.option("--run", type=PATH, help="Folder of the run.  [default: runs/LOSS]")
+@click.option("--resume", is_flag=True, help="Resume an interrupted run.")
+@click.option(
+    "--max-steps",
+    type=COUNT,
+    metavar="N",
+    help=f"Stop after this many batches.  [default: {TRAINING.max_steps}; with --max-minutes none]",
+)
+@click.option(
+    "--max-minutes",
+    type=float,
+    metavar="MIN",
+    help="Stop after this time, at learning rate 0; 0: no limit.",
+)
+@setting("--seed", WHOLE, "Seed of weights and clips.", "N")
+@click.option(
+    "--early-stop",
+    type=WHOLE,
+    metavar="N",
+    help="Stop after this many validations without progress.  [default: never]",
+)
 @click.option(
     "--loss",
     "--losses",
@@ -709,10 +705,10 @@ TRAIN_SECTIONS = {
 @datasets
 @click.option("--stems", type=names, metavar="A,B", help="Stems of the songs.  [default: four]")
 @click.option(
-    "--cache",
-    "cache_dir",
-    type=PATH,
-    help="Cache folder of decoded stems.  [default: ~/.cache/unetsep/stems]",
+    "--leave-out",
+    multiple=True,
+    metavar="NAME[=STEM,...]",
+    help="Do not train on this song, or on these stems of it; repeatable.",
 )
 @click.option(
     "--held-out",
@@ -721,17 +717,21 @@ TRAIN_SECTIONS = {
     help="Excerpts of songs held out for validation, besides MUSDB18's.  [default: 10]",
 )
 @click.option(
-    "--leave-out",
-    multiple=True,
-    metavar="NAME[=STEM,...]",
-    help="Do not train on this song, or on these stems of it; repeatable.",
+    "--all-songs",
+    is_flag=True,
+    default=None,
+    help="Also train on the validation songs, and keep the last weights.",
+)
+@click.option(
+    "--cache",
+    "cache_dir",
+    type=PATH,
+    help="Cache folder of decoded stems.  [default: ~/.cache/unetsep/stems]",
 )
 @click.option(
     "--network", type=click.Choice(list(NETWORKS)), help=f"Kind of network.  [default: {DEFAULT}]"
 )
 @click.option("--targets", type=names, metavar="A,B", help="Estimate only these stems.")
-@click.option("--run", type=PATH, help="Folder of the run.  [default: runs/LOSS]")
-@click.option("--resume", is_flag=True, help="Resume an interrupted run.")
 @click.option("--init-from", metavar="NAME|PATH", help="Start from a checkpoint's weights.")
 @click.option(
     "--guide", metavar="NAME|PATH", help="Vocals network that guides, and is not trained."
@@ -743,24 +743,23 @@ TRAIN_SECTIONS = {
     help="Levels of the guide's decoder that the encoder sees.  "
     "[default: 0, or those of --init-from]",
 )
-@click.option("--low-band", metavar="A-B", help="Train only a branch for these bins: 0-127.")
 @setting(
     "--own-share", float, "With a guide: weight of the network's own vocals in the loss.", "WEIGHT"
 )
+@click.option("--low-band", metavar="A-B", help="Train only a branch for these bins: 0-127.")
 @click.option(
-    "--max-steps",
-    type=COUNT,
-    metavar="N",
-    help=f"Stop after this many batches.  [default: {TRAINING.max_steps}; with --max-minutes none]",
-)
-@click.option(
-    "--max-minutes",
-    type=float,
-    metavar="MIN",
-    help="Stop after this time, at learning rate 0; 0: no limit.",
+    "--freeze-norm", is_flag=True, default=None, help="Do not update BatchNorm's statistics."
 )
 @setting("--batch-size", COUNT, "Clips in a batch, for each device.", "N")
 @setting("--clip-frames", COUNT, "Length of a clip; 256 are 6 s.", "N")
+@setting("--coherent-share", float, "Share of clips from one song.", "SHARE")
+@setting("--gain-db", float, "Random gain of stems, up or down.", "DB")
+@click.option(
+    "--coherent-gain-db",
+    type=float,
+    metavar="DB",
+    help="The same for clips from one song.  [default: the same number]",
+)
 @click.option(
     "--varispeed",
     type=float,
@@ -795,16 +794,21 @@ TRAIN_SECTIONS = {
     "--drive-share", type=float, metavar="SHARE", help="Share of saturated stems.  [default: off]"
 )
 @click.option(
+    "--extra-share",
+    metavar="STEM=SHARE,...",
+    help="How often random mixes take a stem from other data than MUSDB18.  "
+    f"[default: {EXTRA_SHARE}, bass {EXTRA_BASS}]",
+)
+@click.option(
+    "--second-share",
+    metavar="STEM=SHARE,...",
+    help="How often random mixes have two recordings of a stem.  [default: none]",
+)
+@click.option(
     "--artist-weights",
     is_flag=True,
     default=None,
     help="Draw artists instead of recordings, since some artists have many.",
-)
-@click.option(
-    "--all-songs",
-    is_flag=True,
-    default=None,
-    help="Also train on the validation songs, and keep the last weights.",
 )
 @setting("--optimizer", click.Choice(OPTIMIZERS), "How weights are updated.")
 @setting("--muon-size", float, "Length of Muon's steps.", "SIZE")
@@ -816,47 +820,18 @@ TRAIN_SECTIONS = {
     "How the learning rate falls: until the end, or whenever scores stop rising.",
 )
 @setting("--ema-decay", float, "Decay of the averaged weights, which are exported.", "DECAY")
-@click.option(
-    "--freeze-norm", is_flag=True, default=None, help="Do not update BatchNorm's statistics."
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", *PRECISIONS]),
-    help="Number format of convolutions.  [default: auto]",
-)
-@setting("--coherent-share", float, "Share of clips from one song.", "SHARE")
-@setting("--gain-db", float, "Random gain of stems, up or down.", "DB")
-@click.option(
-    "--coherent-gain-db",
-    type=float,
-    metavar="DB",
-    help="The same for clips from one song.  [default: the same number]",
-)
-@click.option(
-    "--extra-share",
-    metavar="STEM=SHARE,...",
-    help="How often random mixes take a stem from other data than MUSDB18.  "
-    f"[default: {EXTRA_SHARE}, bass {EXTRA_BASS}]",
-)
-@click.option(
-    "--second-share",
-    metavar="STEM=SHARE,...",
-    help="How often random mixes have two recordings of a stem.  [default: none]",
-)
-@setting("--seed", WHOLE, "Seed of weights and clips.", "N")
 @setting("--valid-every", COUNT, "Steps between validations.", "N")
 @setting("--watched", WHOLE, "Training recordings to score as well.", "N")
-@click.option(
-    "--early-stop",
-    type=WHOLE,
-    metavar="N",
-    help="Stop after this many validations without progress.  [default: never]",
-)
 @click.option(
     "--accelerator",
     default="auto",
     type=click.Choice(["auto", "cpu", "gpu", "mps"]),
     help="Device to train on.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    help="Number format of convolutions.  [default: auto]",
 )
 @click.option(
     "--devices",
@@ -873,13 +848,13 @@ TRAIN_SECTIONS = {
     metavar="N",
     help="Processes that cut clips.  [default: 1 on a CPU, at most 8 with a GPU]",
 )
+@threads
 @click.option("--resident", is_flag=True, help="Keep all audio in the accelerator's memory.")
 @click.option(
     "--graph/--no-graph",
     default=True,
     help="On one GPU: record steps as CUDA graphs.",
 )
-@threads
 @quiet
 def train(**options: Any) -> None:
     """Train networks, one for each loss, on the same batches.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
-
-Sections = Mapping[str, Sequence[str]]
 
 
 class SectionedCommand(click.Command):
@@ -16,31 +14,31 @@ class SectionedCommand(click.Command):
     Parameters
     ----------
     sections
-        The longest names of options under each heading, in the order of the help text. Options
-        without a heading come last.
+        The heading above each first option of a section, by the longest name of that option. The
+        options that follow it in the command belong to the same section.
     arguments, options
         Of `click.Command`.
     """
 
-    LAST = "Other options"
-
-    def __init__(self, *arguments: Any, sections: Sections | None = None, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, sections: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.sections = sections or {}
 
-    def sectioned(self, ctx: click.Context) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        """Each heading, and the names and help texts of its options."""
-        records = {}
+    def sectioned(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """The names and help texts of the options under each heading."""
+        records: dict[str, list[tuple[str, str]]] = {}
+        heading = "Options"
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
             if record is not None and isinstance(option, click.Option):
-                records[max(option.opts, key=len)] = record
-        for heading, names in self.sections.items():
-            yield heading, [records.pop(name) for name in names]
-        yield self.LAST if self.sections else "Options", list(records.values())
+                heading = self.sections.get(max(option.opts, key=len), heading)
+                records.setdefault(heading, []).append(record)
+        return records
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, section by section."""
-        for heading, records in self.sectioned(ctx):
+        for heading, records in self.sectioned(ctx).items():
             with formatter.section(heading):
                 formatter.write_dl(records)

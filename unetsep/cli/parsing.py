@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..library.shards import Shard
 
 Options = TypeVar("Options")
+Value = TypeVar("Value")
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
@@ -71,48 +73,29 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
-def seconds(text: str | float) -> float:
-    """Seconds from ``90``, ``1:30`` or ``1:02:03``; the range is not checked here.
+def parameter_type(parse: Callable[[Any], Value]) -> Callable[[Any], Value]:
+    """A type of parameters that repeats the message of a `ValueError`, which click alone hides."""
 
-    Raises
-    ------
-    click.BadParameter
-        If it is something else.
-    """
-    try:
-        return as_seconds(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+    @functools.wraps(parse)
+    def parsed(text: Any) -> Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
 
-
-def bitrate(text: str) -> int:
-    """Bits per second from ``192k`` or ``192000``; the range is not checked here.
-
-    Raises
-    ------
-    click.BadParameter
-        If it is something else.
-    """
-    try:
-        return as_bits(str(text))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+    return parsed
 
 
+seconds = parameter_type(as_seconds)
+bitrate = parameter_type(as_bits)
+
+
+@parameter_type
 def shard(text: str) -> Shard:
-    """A share of the songs from ``3/20``.
-
-    Raises
-    ------
-    click.BadParameter
-        If it is something else.
-    """
+    """A share of the songs from ``3/20``."""
     from ..library.shards import parse_shard  # imports numpy, which help texts do not need
 
-    try:
-        return parse_shard(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+    return parse_shard(text)
 
 
 def without_stem(without: str | None, *, instrumental: bool) -> str | None:
@@ -137,25 +120,17 @@ def default_filename(container: str, without: str | None) -> str:
     return WITHOUT_TEMPLATE if without else TEMPLATE
 
 
+@parameter_type
 def path_or_url(text: str | Path) -> Path | str:
-    """A path, or a URL that is not of this machine, unchanged.
-
-    Raises
-    ------
-    click.BadParameter
-        If it is empty.
-    """
+    """A path, or a URL that is not of this machine, unchanged."""
     # Imports numpy, which help texts do not need.
     from ..inputs import as_path, is_url, without_scheme
 
     if isinstance(text, str) and is_url(without_scheme(text)):
         return text
-    try:
-        path = as_path(text, "it")  # after the name of the option, which click prints
-        # Path("./-") becomes "-", which would stand for a standard stream.
-        return path.absolute() if path == Path("-") and str(text) != "-" else path
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+    path = as_path(text, "it")  # after the name of the option, which click prints
+    # Path("./-") becomes "-", which would stand for a standard stream.
+    return path.absolute() if path == Path("-") and str(text) != "-" else path
 
 
 def build(kind: type[Options], values: Mapping[str, Any]) -> Options:

@@ -39,21 +39,18 @@ def test_a_form_is_the_same_in_pieces_of_any_size(piece: int) -> None:
 
 
 @pytest.mark.parametrize("piece", [1, 7, 100_000])
-@pytest.mark.parametrize("before", [b"\r\n", b"A form.\r\n", b"--mar\r\n\r\n--other\r\n"])
-def test_lines_before_the_first_boundary_are_ignored(before: bytes, piece: int) -> None:
+def test_an_empty_line_before_the_first_boundary_is_ignored(piece: int) -> None:
     _, body = form({"model": "l1"}, "a.mp3", b"song")
-    reader, file = read(before + body, piece)
+    reader, file = read(b"\r\n" + body, piece)
     assert (reader.check().fields, file) == ({"model": "l1"}, b"song")
 
 
 @pytest.mark.parametrize("piece", [1, 1000, 100_000])
-def test_a_body_without_an_early_boundary_is_refused(piece: int) -> None:
+@pytest.mark.parametrize("before", [b"", b"A form.\r\n"])
+def test_a_body_that_does_not_start_with_its_boundary_is_refused(before: bytes, piece: int) -> None:
     _, body = form({}, "a.mp3", b"song")
-    reader, _ = read(b"x" * (FIELD_BYTES - 20) + b"\r\n" + body, piece)
-    reader.check()
-    for other in (b"x" * FIELD_BYTES + b"\r\n" + body, body.replace(b"mark", b"other")):
-        with pytest.raises(RefusedError, match="boundary"):
-            read(other, piece)[0].check()
+    with pytest.raises(RefusedError, match="does not start with its boundary"):
+        read(before + body.replace(b"mark", b"other"), piece)[0].check()
 
 
 def test_a_file_is_refused_at_the_first_byte_over_the_limit() -> None:

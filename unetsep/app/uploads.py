@@ -70,8 +70,6 @@ class FormReader:
         self._name, self._value = b"", b""
         self._header = [b"", b""]  # name and value
         self._is_file = False
-        self._delimiter = b"\r\n--" + boundary
-        self._preamble: bytes | None = b"\r\n"  # data before the first delimiter; None after it
         self._parser = MultipartParser(
             boundary,
             {
@@ -94,20 +92,11 @@ class FormReader:
         RefusedError
             If it is not a form, or too large.
         """
-        if self._preamble is not None:
-            # RFC 2046 allows lines before the first delimiter; the parser does not.
-            preamble = self._preamble + data
-            index = preamble.find(self._delimiter, 0, FIELD_BYTES)
-            if index < 0:
-                if len(preamble) > FIELD_BYTES:
-                    raise _malformed("it does not start with its boundary")
-                self._preamble = preamble
-                return
-            self._preamble, data = None, preamble[index + 2 :]
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise _malformed(str(error)) from error
+            reason = str(error) if self._parts else "it does not start with its boundary"
+            raise _malformed(reason) from error
 
     def _begin(self) -> None:
         self._name, self._value, self._is_file = b"", b"", False
@@ -168,8 +157,7 @@ class FormReader:
             If its end or the file is missing.
         """
         if not self.complete:
-            missing = "end" if self._preamble is None else "boundary"
-            raise _malformed(f"its {missing} is missing")
+            raise _malformed("its end is missing")
         if not self._files:
             raise _malformed("it must hold one file, in the field 'file'")
         if not self.upload.bytes:

@@ -33,10 +33,9 @@ class Reporter:
         self._loud = Messages() if quiet else self.console
         self._lines = Lines() if as_json or dry_run else None
         self._as_json, self._verbose, self._dry_run = as_json, verbose, dry_run
-        self._printed: set[str] = set()
-        self._start, self._seconds = time.monotonic(), 0.0
-        self._songs, self._separated, self._existing, self._unknown = 0, 0, 0, 0
-        self._failed, self._reasons = 0, dict[str, None]()
+        self._songs: list[Sequence[SeparationReport]] = []
+        self._errors = dict[str, None]()  # those that were printed
+        self._start = time.monotonic()
 
     def traceback(self, error: Exception) -> None:
         """Print the traceback of an error, with ``--verbose``."""
@@ -46,21 +45,11 @@ class Reporter:
 
     def song(self, reports: Sequence[SeparationReport]) -> None:
         """Print the reports of one song, one for each model."""
-        self._songs += 1
-        if all(report.reason == EXIST for report in reports):
-            self._existing += 1
+        self._songs.append(reports)
         for report in reports:
             if self._lines:
                 self._write(report, self._lines)
             _show(report, self.console, verbose=self._verbose)
-        if any(report.status in ("ok", "planned") for report in reports):
-            self._separated += 1
-            seconds = max(report.seconds or 0.0 for report in reports)
-            self._seconds += seconds
-            self._unknown += not seconds
-        reasons = [report.error or "" for report in reports if report.status == "error"]
-        self._failed += bool(reasons)
-        self._reasons |= dict.fromkeys(reasons)
         self._complain(reports)
 
     def _write(self, report: SeparationReport, lines: Lines) -> None:
@@ -75,26 +64,30 @@ class Reporter:
     def _complain(self, reports: Sequence[SeparationReport]) -> None:
         """Print errors and warnings of a song, each once for all models and songs."""
         for sentence in dict.fromkeys(report.error for report in reports if report.error):
-            if sentence not in self._printed:
+            if sentence not in self._errors:
                 self._loud.print(f"Error: {sentence}")
-            self._printed.add(sentence)
+            self._errors[sentence] = None
         for sentence in dict.fromkeys(text for report in reports for text in report.warnings):
             self.console.print(f"Warning: {sentence}")
 
     def end(self, log: RunLog | None) -> bool:
         """Print the summary; return whether nothing failed."""
-        if self._songs > 1 and self._separated:
-            self.console.print(self._summary())
-        if self._existing:
-            self.console.print(f"{self._existing} of {self._songs} skipped, their stems exist")
-        if self._failed and self._songs > 1:
-            reasons = [f"  {reason}" for reason in _shortened([*self._reasons])]
-            self._loud.print(f"{self._failed} of {self._songs} failed:", *reasons)
+        count = len(self._songs)
+        separated = self._with_status("ok", "planned")
+        if count > 1 and separated:
+            self.console.print(self._summary(separated))
+        existing = sum(all(each.reason == EXIST for each in reports) for reports in self._songs)
+        if existing:
+            self.console.print(f"{existing} of {count} skipped, their stems exist")
+        failed = self._with_status("error")
+        if failed and count > 1:
+            reasons = [f"  {reason}" for reason in _shortened([*self._errors])]
+            self._loud.print(f"{len(failed)} of {count} failed:", *reasons)
         self.log(log)
         failure = self._lines.failure if self._lines else None
         if failure:
             self._loud.print(f"Error: stdout took no more reports: {failure}")
-        return not self._failed and not failure
+        return not failed and not failure
 
     def log(self, log: RunLog | None) -> None:
         """Print where the log is, or why it could not be written."""
@@ -105,17 +98,25 @@ class Reporter:
         elif log and log.lines:
             self.console.print(f"Log: {log.shown_path}")
 
-    def _summary(self) -> str:
+    def _with_status(self, *statuses: str) -> list[Sequence[SeparationReport]]:
+        """The reports of each song that has such a status, by some model."""
+        return [
+            reports for reports in self._songs if any(each.status in statuses for each in reports)
+        ]
+
+    def _summary(self, separated: Sequence[Sequence[SeparationReport]]) -> str:
         """Songs, audio, time and speed."""
+        lengths = [max(report.seconds or 0.0 for report in reports) for reports in separated]
+        seconds, unknown = sum(lengths), lengths.count(0.0)
+        count = f"{len(separated)} of {len(self._songs)} songs"
         if self._dry_run:
-            parts = [f"{duration(self._seconds)} of audio"] if self._seconds else []
-            parts += [f"{self._unknown} of unknown length"] if self._unknown else []
-            count = f"{self._separated} of {self._songs} songs would be separated"
-            return f"{count}: {', '.join(parts)}"
+            parts = [f"{duration(seconds)} of audio"] if seconds else []
+            parts += [f"{unknown} of unknown length"] if unknown else []
+            return f"{count} would be separated: {', '.join(parts)}"
         elapsed = max(time.monotonic() - self._start, 1e-3)
         return (
-            f"{self._separated} of {self._songs} songs separated: {duration(self._seconds)} of "
-            f"audio in {duration(elapsed)}, {speed(self._seconds / elapsed)}"
+            f"{count} separated: {duration(seconds)} of audio in {duration(elapsed)}, "
+            f"{speed(seconds / elapsed)}"
         )
 
 

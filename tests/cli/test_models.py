@@ -51,6 +51,12 @@ def refuse(monkeypatch: pytest.MonkeyPatch, method: str, path: Path) -> None:
     monkeypatch.setattr(Path, method, fail)
 
 
+def verify() -> tuple[list[str], bool]:
+    """What ``unetsep models verify`` prints, and whether it finds nothing damaged."""
+    result = CliRunner().invoke(main, ["models", "verify"])
+    return result.output.splitlines(), result.exit_code == 0
+
+
 def test_download_fetches_what_is_not_bundled(remote: Path) -> None:
     lines = list(manage.download([], everything=True))
     assert lines[-1] == f"remote: {remote}"
@@ -108,7 +114,7 @@ def test_download_lists_each_name_once(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_verify_reports_intact_models_and_those_not_downloaded(remote: Path) -> None:
-    lines, intact = manage.verify()
+    lines, intact = verify()
     assert intact
     assert lines[-1] == "remote: not downloaded"
     assert all(line.endswith("intact") for line in lines[:-1])
@@ -121,7 +127,7 @@ def test_an_invalid_repository_affects_only_its_own_model(
     mine = {**dataclasses.asdict(manifests.list_models()[0]), "name": "mine", "repo_id": ""}
     mine["file"] = "mine.safetensors"
     (tmp_path / "models.json").write_text(json.dumps({"default": "", "checkpoints": [mine]}))
-    lines, _ = manage.verify()
+    lines, _ = verify()
     assert len(lines) > 5
     assert "mine: not downloaded" in lines
     with pytest.raises(WeightsError, match="mine"):
@@ -130,7 +136,7 @@ def test_an_invalid_repository_affects_only_its_own_model(
 
 def test_verify_deletes_a_damaged_download(remote: Path) -> None:
     remote.write_bytes(b"wights")
-    lines, intact = manage.verify()
+    lines, intact = verify()
     assert not intact
     assert lines[-1] == "remote: damaged, deleted from the cache"
     assert not remote.exists()
@@ -173,7 +179,7 @@ def test_a_damaged_download_in_a_read_only_cache_is_named(
 def test_verify_reports_a_damaged_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = dataclasses.replace(manifests.list_models()[0], sha256="0" * 64)
     monkeypatch.setattr(manage, "list_models", lambda: [entry])
-    (line,), intact = manage.verify()
+    (line,), intact = verify()
     assert not intact
     assert "install unetsep again" in line
     assert entry.path.is_file()

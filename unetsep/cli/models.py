@@ -279,25 +279,18 @@ def _explain_resume() -> Iterator[None]:
 
 
 def run_verify() -> bool:
-    """The ``models verify`` command; returns whether no model is damaged."""
-    lines, intact = verify()
-    click.echo("\n".join(lines))
-    return intact
+    """The ``models verify`` command: check all local models against their SHA-256.
 
-
-def verify() -> tuple[list[str], bool]:
-    """Check all local models against their SHA-256.
+    Damaged downloads are deleted from the cache where that is possible.
 
     Returns
     -------
-    list of str
-        A sentence for each model.
     bool
-        Whether all can be read and none is damaged. Damaged downloads are deleted from the
-        cache where that is possible.
+        Whether all can be read and none is damaged.
     """
     checked = [_verify(entry) for entry in list_models()]
-    return [line for line, _ in checked], all(intact for _, intact in checked)
+    click.echo("\n".join(line for line, _ in checked))
+    return all(intact for _, intact in checked)
 
 
 def _verify(entry: Checkpoint) -> tuple[str, bool]:

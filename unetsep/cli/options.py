@@ -63,7 +63,7 @@ def group(*options: Decorator) -> Decorator:
 def setting(name: str, kind: Any, text: str, metavar: str | None = None) -> Decorator:
     """An option whose default is that of the field of `TrainConfig` with its name."""
     default = getattr(TRAINING, name.removeprefix("--").replace("-", "_"))
-    shown = f"{default:g}" if isinstance(default, float) else default
+    shown = (f"{default:g}" if default else "off") if isinstance(default, float) else default
     return click.option(name, type=kind, metavar=metavar, help=f"{text}  [default: {shown}]")
 
 
@@ -760,39 +760,17 @@ TRAIN_SECTIONS = {
     metavar="DB",
     help="The same for clips from one song.  [default: the same number]",
 )
-@click.option(
-    "--varispeed",
-    type=float,
-    metavar="SHARE",
-    help="Change pitch and tempo of stems; 0.1 is up to 10%.  [default: off]",
-)
+@setting("--varispeed", float, "Change pitch and tempo of stems; 0.1 is up to 10%.", "SHARE")
 @click.option(
     "--coherent-varispeed",
     type=float,
     metavar="SHARE",
     help="The same for clips from one song.  [default: the same number]",
 )
-@click.option(
-    "--eq-db",
-    type=float,
-    metavar="DB",
-    help="Random equalisers of up to this many dB.  [default: off]",
-)
-@click.option(
-    "--reverb-share",
-    type=float,
-    metavar="SHARE",
-    help="Share of stems with reverb.  [default: off]",
-)
-@click.option(
-    "--stereo-share",
-    type=float,
-    metavar="SHARE",
-    help="Share of stems that are rotated and widened in stereo.  [default: off]",
-)
-@click.option(
-    "--drive-share", type=float, metavar="SHARE", help="Share of saturated stems.  [default: off]"
-)
+@setting("--eq-db", float, "Random equalisers of up to this many dB.", "DB")
+@setting("--reverb-share", float, "Share of stems with reverb.", "SHARE")
+@setting("--stereo-share", float, "Share of stems that are rotated and widened in stereo.", "SHARE")
+@setting("--drive-share", float, "Share of saturated stems.", "SHARE")
 @click.option(
     "--extra-share",
     metavar="STEM=SHARE,...",

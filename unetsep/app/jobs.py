@@ -122,6 +122,8 @@ class SeparationJob:
         Files that may be downloaded: path in the address to path on the disk.
     start_time, last_used
         By `time.monotonic`; 0.0 before the worker starts.
+    task
+        Its separation by the worker, once that was requested.
     """
 
     id: str
@@ -138,6 +140,7 @@ class SeparationJob:
     files: dict[str, Path] = field(default_factory=dict)
     start_time: float = 0.0
     last_used: float = field(default_factory=time.monotonic)
+    task: asyncio.Task[dict[str, Any]] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     zipping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -230,7 +233,6 @@ class JobQueue:
         self._ready = asyncio.Event()
         self.closed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._running: tuple[SeparationJob, asyncio.Task[dict[str, Any]]] | None = None
         self.metrics = JobMetrics(self)
 
     def start(self) -> None:
@@ -352,8 +354,8 @@ class JobQueue:
         if job.state in ("queued", "running"):
             job.error = "the song was removed before it was done"
             self.metrics.jobs.labels("cancelled").inc()
-        if self._running is not None and self._running[0] is job:
-            await self._worker.cancel(job.worker_id, self._running[1])
+        if job.task is not None and not job.ended.is_set():
+            await self._worker.cancel(job.worker_id, job.task)
             await job.ended.wait()  # until then its folder is in use
         job.state = "removed"
         job.ended.set()
@@ -387,7 +389,6 @@ class JobQueue:
             job.fail(MISTAKE)
             await self._worker.kill()  # its state is unknown; the next job restarts it
         finally:
-            self._running = None
             job.last_used = time.monotonic()
             job.ended.set()
         self._count(job, time.monotonic() - start)
@@ -400,9 +401,8 @@ class JobQueue:
             "folder": str(job.folder),
             "name": job.name,
         }
-        task = asyncio.create_task(self._worker.run(request, job.advance))
+        task = job.task = asyncio.create_task(self._worker.run(request, job.advance))
         watch = asyncio.create_task(self._watch(job, task))
-        self._running = (job, task)
         try:
             job.finish(await task)
         except WorkerError as error:

@@ -53,6 +53,9 @@ const songWords = (count) => `${countSongs(count)} ${count === 1 ? "was" : "were
 const percent = (share) => `${Math.floor(100 * share)} %`;
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 
+/** The error of an answer of the app: a sentence, and the HTTP status. */
+const failure = (text, status) => Object.assign(new Error(sentence(text)), { status });
+
 /** Send a request and return its JSON; errors are sentences. */
 async function ask(url, options = {}) {
   let response;
@@ -62,11 +65,8 @@ async function ask(url, options = {}) {
     throw new Error("The app does not answer. Is it still running?");
   }
   const content = response.status === 204 ? null : await response.json().catch(() => ({}));
-  if (!response.ok) {
-    const error = new Error(sentence(content?.error ?? `The app answered ${response.status}`));
-    error.status = response.status;
-    throw error;
-  }
+  if (!response.ok)
+    throw failure(content?.error ?? `The app answered ${response.status}`, response.status);
   return content;
 }
 
@@ -90,9 +90,7 @@ class Sender {
       request.upload.onprogress = ({ loaded, total }) => progress(total ? loaded / total : 0);
       request.onload = () => {
         if (request.status === 202) return resolve(request.response);
-        const error = new Error(sentence(request.response?.error ?? "The upload failed"));
-        error.status = request.status;
-        return reject(error);
+        return reject(failure(request.response?.error ?? "The upload failed", request.status));
       };
       request.onerror = () => reject(new Error("The upload was interrupted."));
       request.onabort = () => reject(new Error("Cancelled."));

@@ -8,10 +8,10 @@ import os
 import re
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -117,6 +117,26 @@ class AppServer(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._started, self._close = started, close
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let SIGHUP end the app as the other signals do.
+
+        uvicorn alone would raise a signal again at the end, which would end the whole process.
+        """
+        if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+            yield
+            return
+        previous = {
+            number: signal.signal(number, self.handle_exit)
+            for number in ENDING
+            if signal.getsignal(number) != signal.SIG_IGN  # as nohup has SIGHUP
+        }
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to answer."""
@@ -240,33 +260,10 @@ async def _answer(
             timeout_graceful_shutdown=CLOSE_SECONDS + STOPPED_SECONDS,
         )
         address = _address(settings.host, sock.getsockname()[1])
-        with signals_end_here():
-            server = AppServer(config, lambda: started(address), queue.close)
-            await server.serve(sockets=[sock])
+        server = AppServer(config, lambda: started(address), queue.close)
+        await server.serve(sockets=[sock])
     finally:
         await queue.close()
-
-
-@contextlib.contextmanager
-def signals_end_here() -> Iterator[None]:
-    """Let SIGHUP end the app as SIGTERM does, and signals end nothing but the app.
-
-    When uvicorn has ended it raises the signal again, which would end the whole process.
-    """
-    hangup = getattr(signal, "SIGHUP", None)  # which nohup ignores, and some systems lack
-    handlers: dict[int, Any] = {n: lambda *_: None for n in ENDING if n != hangup}
-    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-        handlers[hangup] = lambda *_: signal.raise_signal(signal.SIGTERM)
-    try:
-        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    except ValueError:  # not the main thread: only that one may set handlers
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _address(host: str, port: int) -> str:

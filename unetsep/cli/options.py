@@ -929,20 +929,17 @@ def export_onnx(**options: Any) -> None:
     run_export_onnx(**options)
 
 
-COMMANDS: dict[str, click.Command] = {
-    str(command.name): command
-    for command in (
-        separate,
-        listen,
-        app,
-        models,
-        train,
-        average,
-        evaluate,
-        compare,
-        export,
-        export_onnx,
-        publish,
-        completion,
-    )
-}
+COMMANDS = (
+    separate,
+    listen,
+    app,
+    models,
+    train,
+    average,
+    evaluate,
+    compare,
+    export,
+    export_onnx,
+    publish,
+    completion,
+)

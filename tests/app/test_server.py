@@ -165,6 +165,17 @@ def test_disconnecting_while_waiting_cancels_the_job(app: LocalApp, long_song: P
     until(lambda: not app.queue.jobs)
 
 
+def test_disconnecting_during_the_zip_removes_the_job(app: LocalApp, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", music(30).T, 44_100)  # 20 MB of stems
+    kind, body = form({"wait": "1"}, "a.flac", (tmp_path / "a.flac").read_bytes())
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        head = f"POST /separate HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        assert app.queue.jobs
+    until(lambda: not app.queue.jobs)
+
+
 def test_cancelling_one_of_two_songs_keeps_the_other(
     app: LocalApp, tune: Path, long_song: Path
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -143,7 +144,7 @@ def size(path: Path) -> int:
 
 def _table(rows: Sequence[_Row], width: int) -> Table:
     """Name, bar and percentage of each song, one line each."""
-    name = min(NAME, max(8, width // 2 - 4), max(len(row.name) for row in rows))
+    name = min(NAME, max(8, width // 2 - 4), max(cell_len(row.name) for row in rows))
     bar = max(4, min(BAR, width - name - 7))
     table = Table.grid(padding=(0, 1))
     table.add_column(width=name, no_wrap=True, overflow="ellipsis")

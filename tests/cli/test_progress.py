@@ -1,0 +1,39 @@
+"""The progress bars of ``separate``."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from unetsep.cli.progress import Bars
+
+
+def shown(names: list[str], width: int) -> str:
+    """The bars of some songs that have begun, on a terminal of some columns."""
+    jobs: list[Any] = [
+        SimpleNamespace(name=name, song=SimpleNamespace(path=Path(name))) for name in names
+    ]
+    bars = Bars(Console(file=io.StringIO()), jobs, lambda _: None)
+    for job in jobs:
+        bars.begin(job)
+    screen = io.StringIO()
+    Console(file=screen, width=width).print(bars)
+    return screen.getvalue()
+
+
+@pytest.mark.parametrize("name", ["Ode to joy.wav", "夜に駆ける.wav", "Mu\u0308ller.wav"])
+def test_a_name_of_any_letters_is_shown_whole_where_there_is_room(name: str) -> None:
+    assert name in shown([name], 80)
+    assert "…" in shown([20 * name], 80)
+
+
+def test_bars_fit_into_narrow_terminals() -> None:
+    lines = shown(["a", "b" * 60], 30).splitlines()
+    assert lines[0] == "0 of 2"
+    assert len(lines) == 3
+    assert all(len(line) <= 30 for line in lines)

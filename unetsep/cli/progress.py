@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,31 +107,21 @@ class Bars(Listener):
         with self._lock:
             rows = list(self._rows.values())
         if self._songs > 1:
-            text = Text("  ".join(self._fitting(rows, options.max_width)), no_wrap=True)
-            text.truncate(options.max_width, overflow="ellipsis")
-            yield text
+            yield Text(self._summary(rows), no_wrap=True, overflow="ellipsis")
         if rows:
             yield _table(rows, options.max_width)
 
-    def _fitting(self, rows: Sequence[_Row], width: int) -> Iterator[str]:
-        """The parts of the line about all songs that fit into a width."""
-        for text in self._summary(rows):
-            width -= len(text) + 2
-            if width < -2:
-                return
-            yield text
-
-    def _summary(self, rows: Sequence[_Row]) -> Iterator[str]:
+    def _summary(self, rows: Sequence[_Row]) -> str:
+        """How much is done, the time left, and the speed."""
         count = f"{self._completed} of {self._songs}"
         elapsed = time.monotonic() - self._start
         current = sum(row.bytes * row.share for row in rows)
         bytes_done = self._bytes_done + current
         if elapsed < FIRST_ESTIMATE or not bytes_done:
-            yield count
-            return
-        yield f"{count}, {duration((self._bytes_left - current) * elapsed / bytes_done)} left"
+            return count
+        left = duration((self._bytes_left - current) * elapsed / bytes_done)
         audio = self._seconds + sum(row.seconds_done for row in rows)
-        yield speed(audio / elapsed)
+        return f"{count}, {left} left  {speed(audio / elapsed)}"
 
 
 def size(path: Path) -> int:

@@ -11,11 +11,11 @@ import statistics
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
-from unetsep.cli import main
+from unetsep.cli import CONTEXT
 from unetsep.cli.models import ModelChoice
+from unetsep.cli.options import evaluate
 from unetsep.weights.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -107,9 +107,8 @@ def test_the_mean_of_two_stems_stands_in_no_column_of_means_of_four() -> None:
 def test_the_command_beside_the_table_of_the_readme_scores_each_of_its_models() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     (words,) = re.findall(r"\bby\n`unetsep eval (.+?)`", readme)
-    command = main.get_command(click.Context(main), "eval")
-    assert command is not None
-    values = command.make_parser(click.Context(command)).parse_args(shlex.split(words))[0]
+    # By CONTEXT: click keeps the first help option that a command is asked for.
+    values = evaluate.make_context("eval", shlex.split(words), **CONTEXT).params
     choice = ModelChoice(tuple(values["models"]), all_losses=values["all_losses"])
     rows = re.findall(r"^\| `([\w-]+)`", readme.partition("## Models")[2], re.MULTILINE)
     assert len(rows) == 11

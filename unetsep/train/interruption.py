@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.distributed
 from lightning import Trainer
-from torch import Tensor
 
 from ..storage import shell_word
 from ..unfinished import ENDING
@@ -47,8 +46,7 @@ class EndSignals:
     """Ctrl-C, SIGTERM and a closed terminal, which wait for the end of a step.
 
     A scheduler or a user may send one to any process of a run, or to all. Processes can only end
-    after the same step. So each sends its signal to the others at the end of a step, and receives
-    theirs at the end of the next; none waits for another.
+    after the same step, so they exchange their signals at the end of a step.
 
     Parameters
     ----------
@@ -70,7 +68,6 @@ class EndSignals:
         # the whole run, forever.
         self._handlers = {number: signal.getsignal(number) for number in ENDING}
         self._listening: list[int] = []
-        self._exchange: tuple[Tensor, Any] | None = None
 
     def listen(self) -> None:
         """Start handling them, in the main thread; other threads get none."""
@@ -101,34 +98,17 @@ class EndSignals:
         All of them must call it at the end of each step.
         """
         if trainer.world_size == 1:
-            self.common_number = self.number
-        elif trainer.global_step % self._steps(trainer) == 0:
-            self._receive()
-            self._send(trainer)
+            return self.number
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        if on_cpu or trainer.global_step % self.exchange_every == 0:
+            self.now(trainer)
         return self.common_number
 
     def now(self, trainer: Trainer) -> int | None:
-        """As `after_step`, but waiting for the others."""
+        """As `after_step`, but never later."""
         if trainer.world_size == 1:
             return self.number
-        self._receive()
-        self._send(trainer)
-        self._receive()
+        number = torch.tensor(self.number or 0, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+        self.common_number = int(number) or None
         return self.common_number
-
-    def _steps(self, trainer: Trainer) -> int:
-        return 1 if trainer.strategy.root_device.type == "cpu" else self.exchange_every
-
-    def _send(self, trainer: Trainer) -> None:
-        device = trainer.strategy.root_device
-        number = torch.tensor(
-            self.common_number or self.number or 0, dtype=torch.int32, device=device
-        )
-        maximum = torch.distributed.ReduceOp.MAX
-        self._exchange = number, torch.distributed.all_reduce(number, maximum, async_op=True)
-
-    def _receive(self) -> None:
-        if self._exchange is not None:
-            number, work = self._exchange
-            work.wait()
-            self.common_number = int(number) or None

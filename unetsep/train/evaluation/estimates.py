@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,27 +31,28 @@ ACCOMPANIMENT_NAMES = (ACCOMPANIMENT, "no_vocals", "instrumental")
 MUSDB_RATE = 44_100
 
 
-class Method(Protocol):
-    """Anything that gives estimates of a track's stems."""
+class Method:
+    """Anything that gives estimates of a track's stems.
 
-    @property
-    def name(self) -> str:
-        """Name of its folder of results."""
-        ...
+    Attributes
+    ----------
+    name
+        Of its folder of results.
+    kind
+        ``model``, ``baseline`` or ``estimates``.
+    """
+
+    name: str
+    kind: ClassVar[str]
 
     @property
     def label(self) -> str:
         """Name in reports."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """``model``, ``baseline`` or ``estimates``."""
-        ...
+        return self.name
 
     def origin(self, track: Track) -> dict[str, Any]:
         """What the estimates of a track depend on, besides the track."""
-        ...
+        raise NotImplementedError
 
     def gives(self, track: Track) -> tuple[str, ...]:
         """The set in which a track is scored unless the user chooses another.
@@ -63,15 +64,15 @@ class Method(Protocol):
         UnetsepError, ValueError
             With the reason.
         """
-        ...
+        raise NotImplementedError
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
         """Estimates, each ``(channels, samples)``, of what `gives` names at least."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class ModelMethod:
+class ModelMethod(Method):
     """A model, or the mean of several models' masks, always computed in fp32.
 
     Parameters
@@ -97,11 +98,6 @@ class ModelMethod:
     device: str = "auto"
     passes: int = 1
     kind: ClassVar[str] = "model"
-
-    @property
-    def label(self) -> str:
-        """Name in reports."""
-        return self.name
 
     def origin(self, track: Track) -> dict[str, Any]:  # noqa: ARG002
         """The checkpoint's hash, the passes if several, and the version that ran it."""
@@ -157,7 +153,7 @@ def _separator(method: ModelMethod) -> Separator:
 
 
 @dataclass(frozen=True)
-class BaselineMethod:
+class BaselineMethod(Method):
     """One of `unetsep.train.evaluation.baselines`."""
 
     name: str
@@ -182,7 +178,7 @@ class BaselineMethod:
 
 
 @dataclass(frozen=True)
-class FolderMethod:
+class FolderMethod(Method):
     """Stems that lie in a folder, one folder per track.
 
     A track's stems are looked for in ``<path>/<track>``, ``<path>/<test or train>/<track>``
@@ -193,11 +189,6 @@ class FolderMethod:
     path: Path
     name: str
     kind: ClassVar[str] = "estimates"
-
-    @property
-    def label(self) -> str:
-        """Name in reports."""
-        return self.name
 
     def origin(self, track: Track) -> dict[str, Any]:
         """Names, sizes and times of the track's stems."""

@@ -14,7 +14,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...audio.libsndfile import hide_decoder_chatter
 from ...dsp.arrays import Signal
@@ -267,22 +266,31 @@ def _work_on(work: Work, track: Track) -> list[Outcome]:
 
 def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> list[Outcome]:
     """All methods on one track; errors of the outside world become outcomes."""
-    song = _LazyTrack(track, settings)
+    # Each is read or computed when the first score needs it, and once for all scores.
+    audio = functools.cache(lambda: read_track(track, settings.duration))
+    track_origin = functools.cache(lambda: results.track_origin(track, settings.output))
     outcomes = []
     for method in methods:
-        estimate = functools.cache(functools.partial(song.estimate, method))  # for all sets
+        estimate = functools.cache(functools.partial(_estimate, method, track, audio))
         for sources in settings.sets:
             outcome = functools.partial(Outcome, method.name, track.name, sources=sources)
             path = results.path_of(settings.output, method.name, track, sources)
             try:
                 # First, as it needs no hash of the track, whose files may be large.
                 stem_set = _scored_set(method, track, sources)
-                origin = results.Origin(method.origin(track), song.origin, settings.duration)
+                origin = results.Origin(method.origin(track), track_origin(), settings.duration)
                 request = settings.metrics, settings.measures
                 scores, mode, measures = results.reusable(path, stem_set, origin, *request)
                 reused = scores is not None
                 if scores is None:
-                    scores = _score(song, estimate(), stem_set, mode, measures)
+                    scores = score(
+                        references(audio(), stem_set),
+                        regroup(estimate(), stem_set, track.stems),
+                        audio().sample_rate,
+                        mode=mode,
+                        mixture=audio().mixture,
+                        measures=measures,
+                    )
             except (UnetsepError, ValueError) as error:
                 outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue
@@ -297,41 +305,6 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
     return outcomes
 
 
-class _LazyTrack:
-    """A track whose audio is decoded when the first method needs it."""
-
-    def __init__(self, track: Track, settings: Settings) -> None:
-        self.track, self.settings = track, settings
-
-    @functools.cached_property
-    def origin(self) -> list[Any]:
-        """See `unetsep.train.evaluation.results.track_origin`."""
-        return results.track_origin(self.track, self.settings.output)
-
-    @functools.cached_property
-    def audio(self) -> TrackAudio:
-        """The decoded track."""
-        return read_track(self.track, self.settings.duration)
-
-    def estimate(self, method: Method) -> dict[str, Signal]:
-        """A method's estimates of it."""
-        return method.estimate(self.track, self.audio)
-
-
-def _score(
-    song: _LazyTrack,
-    estimates: dict[str, Signal],
-    stem_set: StemSet,
-    mode: str,
-    measures: Sequence[str],
-) -> TrackScores:
-    """Scores of a method's estimates in a set."""
-    audio = song.audio
-    return score(
-        references(audio, stem_set),
-        regroup(estimates, stem_set, song.track.stems),
-        audio.sample_rate,
-        mode=mode,
-        mixture=audio.mixture,
-        measures=measures,
-    )
+def _estimate(method: Method, track: Track, audio: Callable[[], TrackAudio]) -> dict[str, Signal]:
+    """A method's estimates of a track."""
+    return method.estimate(track, audio())

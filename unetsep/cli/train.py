@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import logging
 import os
@@ -32,16 +31,12 @@ from ..train.data.recording import SAMPLE_RATE, Recording
 from ..train.data.run_data import (
     HELD_OUT,
     Data,
-    audio_notes,
-    check_songs,
     find_data,
     load_data,
     move_data,
     read_data,
-    read_songs,
-    song_lists,
-    warn_of_other_audio,
 )
+from ..train.data.songs import Songs
 from ..train.distributed import processes
 from ..train.fit import Machine, check_fits, check_resumable, check_trainable, fit, refuse_used
 from ..train.interruption import LAST, InterruptedRunError
@@ -168,7 +163,7 @@ def run_train(options: TrainOptions) -> None:
     check_trainable(config, options.machine)  # before hours of decoding
     folder = options.folder
     with _logging(console):
-        saved = read_songs(folder) if options.resume else {}
+        saved = Songs.read(folder) if options.resume else None
         train, valid = _load(data, console, saved, all_songs=config.all_songs)
         overlap = " of them" if config.all_songs else ""
         console.print(
@@ -176,10 +171,9 @@ def run_train(options: TrainOptions) -> None:
             f"{len(valid)}{overlap}: {_length(config)}, {config.batch_size} clips a step; writing "
             f"to {folder}"
         )
-        songs, notes = song_lists(train, valid), audio_notes([*train, *valid])
-        if options.resume:
-            check_songs(folder, songs)
-            warn_of_other_audio(folder, notes)
+        songs = Songs.of(train, valid)
+        if saved is not None:
+            saved.check_resumed(folder, songs)
         try:
             fit(
                 config,
@@ -192,7 +186,7 @@ def run_train(options: TrainOptions) -> None:
                 guide=options.data.guide,
                 notes={
                     "data.json": json.dumps(dataclasses.asdict(data), indent=1),
-                    "songs.json": json.dumps({**songs, "recordings": notes}, indent=1),
+                    "songs.json": songs.to_json(),
                 },
                 callbacks=[ProgressBar(console)],
             )
@@ -446,7 +440,7 @@ def run_export(
         if check:
             data = read_data(run)
             _refuse_missing(data, lambda _: "export without its validation songs by --no-check")
-            valid = _load(data, console, read_songs(run))[1]
+            valid = _load(data, console, Songs.read(run))[1]
         paths = export_run(
             run, loss=loss, name=name, licence=licence, manifest=manifest, valid=valid
         )
@@ -496,12 +490,12 @@ def _what(train: Sequence[Recording]) -> str:
 
 
 def _load(
-    data: Data, console: Console, saved: Mapping[str, list[str]], *, all_songs: bool = False
+    data: Data, console: Console, saved: Songs | None, *, all_songs: bool = False
 ) -> tuple[list[Recording], list[Recording]]:
     """Training and validation recordings; a progress bar shows decoding.
 
     Of duplicates, those are used that the ``saved`` songs of a run name.
     """
-    songs = set(itertools.chain.from_iterable(saved.values()))
+    songs = {*saved.songs, *saved.valid_songs} if saved else ()
     with decoding(console) as progress:
         return load_data(data, all_songs=all_songs, songs=songs, progress=progress)

@@ -19,20 +19,24 @@ from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.musdb import Musdb
 from unetsep.train.data.run_data import (
     Data,
-    audio_notes,
-    check_songs,
     find_data,
     load_data,
     load_recordings,
     move_data,
     read_data,
-    song_lists,
-    warn_of_other_audio,
 )
+from unetsep.train.data.songs import Songs
 from unetsep.train.data.sources import DatasetKind, Source, audio_files
 from unetsep.train.fit import fit
 from unetsep.train.logs import read_log
 from unetsep.train.release.command import train_command
+
+
+def resume(run: Path, songs: Songs) -> None:
+    """What a resumed run does with its songs."""
+    saved = Songs.read(run)
+    assert saved is not None
+    saved.check_resumed(run, songs)
 
 
 class Takes(DatasetKind):
@@ -70,7 +74,7 @@ def test_a_run_trains_on_a_new_kind_of_data_set(
     assert read_log(tmp_path / "run" / "log.jsonl")[-1]["step"] == 10
     (tmp_path / "run" / "data.json").write_text(json.dumps(dataclasses.asdict(data)))
     assert read_data(tmp_path / "run") == data
-    assert "takes/train/one" in song_lists(train, valid)["songs"]
+    assert "takes/train/one" in Songs.of(train, valid).songs
     assert "--takes takes " in train_command(config, dataclasses.asdict(data)) + " "
     monkeypatch.undo()
     with pytest.raises(TrainingError, match="data of the kind 'takes': expected musdb, songs"):
@@ -128,10 +132,9 @@ def test_duplicates_are_used_once_and_excerpts_not_trained_on(
         "pools": [tmp_path / "pools"],
     }
     train, valid = load_data(find_data(roots, tmp_path / "cache"))
-    assert song_lists(train, valid) == {
-        "songs": ["songs/train/one", "pools/train/bass/another"],
-        "valid_songs": ["index/valid/part", "songs/valid/one"],
-    }
+    songs = Songs.of(train, valid)
+    assert songs.songs == ["songs/train/one", "pools/train/bass/another"]
+    assert songs.valid_songs == ["index/valid/part", "songs/valid/one"]
     (told,) = (record.message for record in caplog.records)
     assert told == (
         "duplicate recordings are used once: songs/train/two is in index/valid/part, "
@@ -148,28 +151,22 @@ def test_resuming_a_run_on_other_audio_gives_a_warning(
         write(songs / "train" / name / "takes" / "drums", i)
         write(songs / "train" / name / "bass", 10 + i)
     data = find_data({"songs": [songs]}, tmp_path / "cache")
-    recordings = load_recordings(data)
-    lists = song_lists(recordings, [])
-    warn_of_other_audio(tmp_path, audio_notes(recordings))  # a run from Python
-    for notes in (
-        {},
-        {"recordings": audio_notes(recordings)},
-    ):  # a run of a version before; one of ours
-        (tmp_path / "songs.json").write_text(json.dumps(lists | notes))
-        warn_of_other_audio(tmp_path, audio_notes(load_recordings(data)))
+    saved = Songs.of(load_recordings(data), [])
+    lists = {"songs": saved.songs, "valid_songs": saved.valid_songs}
+    for text in (json.dumps(lists), saved.to_json()):  # of a version before; of ours
+        (tmp_path / "songs.json").write_text(text)
+        resume(tmp_path, Songs.of(load_recordings(data), []))
         assert caplog.messages == []
     write(songs / "train" / "a" / "drums", 99)
     (songs / "train" / "b" / "takes" / "drums.wav").unlink()
-    recordings = load_recordings(data)
-    check_songs(tmp_path, song_lists(recordings, []))
-    warn_of_other_audio(tmp_path, audio_notes(recordings))
+    resume(tmp_path, Songs.of(load_recordings(data), []))
     assert caplog.messages == [
         "the run continues with audio that has changed: songs/train/a has other content, "
         "songs/train/b has bass instead of bass, drums"
     ]
-    (tmp_path / "songs.json").write_text('{"recordings": {"songs/train/a": 1}}')
+    (tmp_path / "songs.json").write_text(json.dumps(lists | {"recordings": {"songs/train/a": 1}}))
     with pytest.raises(TrainingError, match="cannot be understood"):
-        warn_of_other_audio(tmp_path, {})
+        Songs.read(tmp_path)
 
 
 def test_a_run_that_began_with_duplicates_is_resumed_with_them(
@@ -190,7 +187,7 @@ def test_a_run_that_began_with_duplicates_is_resumed_with_them(
         lists = {"songs": songs, "valid_songs": [songs[-2].replace("train", "valid")]}
         (tmp_path / "songs.json").write_text(json.dumps(lists))
         train, valid = load_data(data, songs=[*songs, *lists["valid_songs"]])
-        check_songs(tmp_path, song_lists(train, valid))
+        resume(tmp_path, Songs.of(train, valid))
         (told,) = (record.message for record in caplog.records)
         assert told.count(" is in ") == 4 - len(songs)
 
@@ -207,20 +204,20 @@ def test_the_data_of_a_run_keeps_its_place_unless_another_is_named(
 
 
 def test_a_run_cannot_be_resumed_on_other_songs(tmp_path: Path) -> None:
+    assert Songs.read(tmp_path) is None  # a run from Python
     lists = {"songs": ["songs/train/a", "songs/train/b"], "valid_songs": ["songs/valid/c"]}
-    check_songs(tmp_path, lists)  # a run from Python
     (tmp_path / "songs.json").write_text(json.dumps(lists))
-    check_songs(tmp_path, lists)
+    resume(tmp_path, Songs(**lists, recordings={}))
     for name, songs, message in (
         ("songs", ["songs/train/a"], "songs/train/b, there is now no more; name the folders"),
         ("songs", lists["songs"][::-1], "songs/train/a, there is now songs/train/b"),
         ("valid_songs", ["songs/valid/c", "x"], "has no more, there is now x"),
     ):
         with pytest.raises(TrainingError, match=message):
-            check_songs(tmp_path, lists | {name: songs})
+            resume(tmp_path, Songs(**lists | {name: songs}, recordings={}))
     (tmp_path / "songs.json").write_text("{}")
     with pytest.raises(TrainingError, match="cannot be understood"):
-        check_songs(tmp_path, lists)
+        Songs.read(tmp_path)
 
 
 def test_a_stem_shared_with_a_validation_song_is_reported(

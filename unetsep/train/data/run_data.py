@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...config import STEMS
-from ...weights.datasets import SONG_LISTS
 from ..config import TrainingError
 from . import cache
 from .datasets import DATASETS
 from .musdb import musdb_root
 from .recording import AUDIBLE, SAMPLE_RATE, UNKNOWN, Recording, hold_out
+from .songs import first_few
 from .sources import listed_name, refuse_test
 
 logger = logging.getLogger(__name__)
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 # Length of the excerpts held out of the user's own songs, and how many of them by default:
 # 14 seven-second clips alone are noise.
 HELD_SECONDS, HELD_OUT = 10, 10
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def load_recordings(
     data
         Folders and stems.
     songs
-        Of a run that is resumed, as `read_songs` lists them: they stay even as duplicates.
+        Names of those of a run that is resumed: they stay even as duplicates.
     progress
         Called with how many recordings are decoded and how many there are.
 
@@ -207,7 +205,7 @@ def load_recordings(
     sources, duplicates = cache.distinct(sources, data.cache, songs)
     if duplicates:
         pairs = [f"{listed_name(one)} is in {listed_name(other)}" for one, other in duplicates]
-        logger.warning("duplicate recordings are used once: %s", _first_few(pairs))
+        logger.warning("duplicate recordings are used once: %s", first_few(pairs))
     return cache.load(sources, data.cache, progress=progress)
 
 
@@ -277,7 +275,7 @@ def _warn_of_shared_stems(train: Sequence[Recording], valid: Sequence[Recording]
     if sentences:
         logger.warning(
             "stems of songs for validation are trained on, unless --leave-out names them: %s",
-            _first_few(sentences),
+            first_few(sentences),
         )
 
 
@@ -286,12 +284,6 @@ def _same(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> bool:
     common = min(len(one), len(other))
     is_longer = one[common:].any() or other[common:].any()
     return not is_longer and np.array_equal(one[:common], other[:common])
-
-
-def _first_few(texts: Sequence[str]) -> str:
-    """Three of several texts, and how many more there are."""
-    remainder = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-    return f"{', '.join(texts[:3])}{remainder}"
 
 
 def without(
@@ -328,116 +320,3 @@ def without(
         omissions[name] = omissions.get(name, set()) | omitted
     remaining = [each.without(omissions.get(each.name, ())) for each in recordings]
     return [each for each in remaining if any(stem in stems for stem in each.names)]
-
-
-def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[str, list[str]]:
-    """The songs that a run trains on and is selected by, as ``origin/split/name``.
-
-    A recording with an excerpt that is held out is in both lists.
-    """
-
-    def names(recordings: Sequence[Recording]) -> list[str]:
-        return list(dict.fromkeys(map(listed_name, recordings)))
-
-    return dict(zip(SONG_LISTS, (names(train), names(valid)), strict=True))
-
-
-def audio_notes(recordings: Sequence[Recording]) -> dict[str, dict[str, str]]:
-    """The stems of each recording, and a hash of its files' content.
-
-    ``songs.json`` holds them under ``recordings``, for `warn_of_other_audio`.
-    """
-    return {
-        listed_name(each): {
-            "stems": ", ".join(sorted(each.names)),
-            "content": cache.content_of(each),
-        }
-        for each in recordings
-    }
-
-
-def warn_of_other_audio(run: Path, notes: Mapping[str, Mapping[str, str]]) -> None:
-    """Warn of recordings of a run that have changed since it was last started.
-
-    Parameters
-    ----------
-    run
-        With its ``songs.json``, in which older versions noted nothing of the audio.
-    notes
-        From `audio_notes`.
-
-    Raises
-    ------
-    TrainingError
-        If ``songs.json`` cannot be understood.
-    """
-    recorded: dict[str, tuple[str, str]] = _read_songs_json(
-        run,
-        lambda content: {
-            name: (note["stems"], note["content"])
-            for name, note in content.get("recordings", {}).items()
-        },
-    )
-    changes = []
-    for name, note in notes.items():
-        stems, content = recorded.get(name, (note["stems"], note["content"]))
-        if note["stems"] != stems:
-            changes.append(f"{name} has {note['stems']} instead of {stems}")
-        elif note["content"] != content:
-            changes.append(f"{name} has other content")
-    if changes:
-        logger.warning("the run continues with audio that has changed: %s", _first_few(changes))
-
-
-def read_songs(run: Path) -> dict[str, list[str]]:
-    """The song lists of a run's start, from its ``songs.json``.
-
-    A run that was started from Python may lack that file, and then has no lists.
-
-    Raises
-    ------
-    TrainingError
-        If they cannot be understood.
-    """
-    return _read_songs_json(
-        run, lambda content: {name: list(map(str, content[name])) for name in SONG_LISTS}
-    )
-
-
-def _read_songs_json(run: Path, parse: Callable[[Any], dict[str, T]]) -> dict[str, T]:
-    path = run / "songs.json"
-    if not path.exists():
-        return {}
-    try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainingError(f"{path} cannot be understood: {error!r}") from error
-
-
-def check_songs(run: Path, lists: Mapping[str, list[str]]) -> None:
-    """Make sure that a run is resumed on its own songs.
-
-    Parameters
-    ----------
-    run
-        With the ``songs.json`` of its start; a run without one was started from Python.
-    lists
-        From `song_lists`.
-
-    Raises
-    ------
-    TrainingError
-        If songs differ or are in another order, by which clips are drawn.
-    """
-    pairs = [
-        pair
-        for name, songs in read_songs(run).items()
-        for pair in itertools.zip_longest(songs, lists[name])
-    ]
-    for old, new in pairs:
-        if old != new:
-            raise TrainingError(
-                f"{run} resumes only with its own songs, in their order: where songs.json has "
-                f"{old or 'no more'}, there is now {new or 'no more'}; name the folders that it "
-                "began with"
-            )

@@ -80,7 +80,7 @@ class Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]
 
     @staticmethod
     def _read(model: Model, root: Path) -> Iterator[dict[str, Any]]:
-        for track in find_tracks(root, "train", [str(CALIBRATION_SONGS)]):
+        for track in find_tracks(root, "train")[:CALIBRATION_SONGS]:
             mixture = torch.from_numpy(np.ascontiguousarray(read_track(track, 7.0).mixture))
             yield arrays(*network_inputs(model.spectrum(mixture[None]), model.config))
 

@@ -28,7 +28,7 @@ from unetsep.train.evaluation.compare import Difference, compare
 from unetsep.train.evaluation.estimates import model_method
 from unetsep.train.evaluation.evaluate import Settings, check_scores, evaluate
 from unetsep.train.evaluation.stem_sets import ACCOMPANIMENT
-from unetsep.train.evaluation.tracks import find_tracks
+from unetsep.train.evaluation.tracks import choose_tracks, find_tracks
 from unetsep.weights.checkpoint import serialize
 from unetsep.weights.manifest import list_models
 
@@ -97,7 +97,7 @@ def main() -> None:
         path, hashes = import_checkpoint(package, options.output / "models")
     if hashes != PUBLISHED:
         print("This is not the checkpoint that Deezer published:", hashes, file=sys.stderr)
-    tracks = find_tracks(options.musdb_root, "test", options.tracks)
+    tracks = choose_tracks(find_tracks(options.musdb_root, "test"), options.tracks)
     methods = [model_method([str(model)], "cpu") for model in (path, *models)]
     check_scores(tracks, methods, (SOURCES,))
     outcomes = evaluate(tracks, methods, Settings(options.output, sources=(SOURCES,)))

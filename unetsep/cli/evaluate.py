@@ -34,7 +34,7 @@ from ..train.evaluation.measures import MEASURES, choose_measures
 from ..train.evaluation.own_songs import find_in_index, find_moisesdb, find_songs, read_pairs
 from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.stem_sets import check_set
-from ..train.evaluation.tracks import Track, find_tracks
+from ..train.evaluation.tracks import Track, choose_tracks, find_tracks
 from .models import ModelChoice
 from .terminal import Messages, duration, table_console
 
@@ -92,26 +92,24 @@ class TrackOptions:
             raise ValueError(
                 "--stems is for --moisesdb and --index: other data sets have stems of their own"
             )
+        all_tracks, noun, place = self._find_all(subset)
+        tracks = choose_tracks(all_tracks, only)
+        plural = "s" if len(tracks) > 1 else ""
+        return tracks, f"{len(tracks)} {noun}{plural} of {place.resolve().name}"
+
+    def _find_all(self, subset: str) -> tuple[list[Track], str, Path]:
+        """All tracks, what one of them is, and where they are."""
         stems = self.stems or STEMS
         if self.moisesdb:
-            tracks = find_moisesdb(self.moisesdb, subset, only, stems=stems)
-            return tracks, _described(tracks, "song", self.moisesdb)
+            return find_moisesdb(self.moisesdb, subset, stems), "song", self.moisesdb
         if self.index:
-            tracks = find_in_index(self.index, subset, only, stems=stems)
-            return tracks, _described(tracks, f"{subset} song", self.index)
+            return find_in_index(self.index, subset, stems), f"{subset} song", self.index
         if self.songs:
-            tracks = find_songs(self.songs, subset, only)
-            return tracks, _described(tracks, f"{subset} song", self.songs)
+            return find_songs(self.songs, subset), f"{subset} song", self.songs
         if self.pairs:
-            tracks = read_pairs(self.pairs, only)
-            return tracks, _described(tracks, "pair", self.pairs)
+            return read_pairs(self.pairs), "pair", self.pairs
         root = musdb_root(self.musdb_root)
-        tracks = find_tracks(root, subset, only)
-        return tracks, _described(tracks, f"{subset} track", root)
-
-
-def _described(tracks: Sequence[Track], noun: str, path: Path) -> str:
-    return f"{len(tracks)} {noun}{'s' if len(tracks) > 1 else ''} of {path.resolve().name}"
+        return find_tracks(root, subset), f"{subset} track", root
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from unetsep.train.data import cache
 from unetsep.train.evaluation import results
 from unetsep.train.evaluation.estimates import baseline_methods, folder_method, model_method
 from unetsep.train.evaluation.evaluate import Outcome, Settings, evaluate
-from unetsep.train.evaluation.tracks import Track, find_tracks
+from unetsep.train.evaluation.tracks import Track, choose_tracks, find_tracks
 
 MIXTURES = "mixture,mixture-4"
 
@@ -117,7 +117,7 @@ def test_another_duration_is_computed_again(root: Path, tmp_path: Path) -> None:
 def test_a_model_with_other_weights_is_computed_again(
     root: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
-    tracks = find_tracks(root, "test", ["1"])
+    tracks = find_tracks(root, "test")[:1]
     path = tmp_path / "net.safetensors"
     path.write_bytes(tiny_model.read_bytes())
     settings = Settings(tmp_path / "out", duration=1.0)
@@ -130,7 +130,7 @@ def test_a_model_with_other_weights_is_computed_again(
 
 
 def test_full_metrics_are_reused_for_sdr_but_not_vice_versa(root: Path, tmp_path: Path) -> None:
-    tracks = find_tracks(root, "test", ["Cy"])
+    tracks = choose_tracks(find_tracks(root, "test"), ["Cy"])
     methods = baseline_methods("mixture-4")
     sdr, full = Settings(tmp_path, "sdr", 1.0), Settings(tmp_path, "bsseval", 1.0)
     assert not evaluate(tracks, methods, sdr)[0].reused
@@ -166,7 +166,7 @@ def test_several_processes_give_the_scores_of_one_and_waits_have_timeouts(
             limits.append(timeout)
         return really_get(self, block, timeout)
 
-    tracks, methods = find_tracks(root, "test", ["2"]), baseline_methods("mixture-4,oracle-2")
+    tracks, methods = find_tracks(root, "test")[:2], baseline_methods("mixture-4,oracle-2")
     one = evaluate(tracks, methods, Settings(tmp_path / "one"))
     monkeypatch.setattr(queue.Queue, "get", get)
     two = evaluate(tracks, methods, Settings(tmp_path / "two"), jobs=2)

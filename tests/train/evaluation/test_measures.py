@@ -103,7 +103,7 @@ def test_measures_are_stored_reused_reported_and_compared(root: Path, tmp_path: 
 
 
 def test_computing_further_measures_keeps_existing_ones(root: Path, tmp_path: Path) -> None:
-    tracks, methods = find_tracks(root, "test", ["1"]), baseline_methods("mixture-4")
+    tracks, methods = find_tracks(root, "test")[:1], baseline_methods("mixture-4")
     evaluate(tracks, methods, Settings(tmp_path, metrics="bsseval", measures=("si-sdr",)))
     path = tmp_path / "mixture-4" / "test" / "Ana - One.json"
     before = results.read(path)[0]

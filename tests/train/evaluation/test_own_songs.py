@@ -20,7 +20,7 @@ from unetsep.train.evaluation.estimates import baseline_methods, model_method
 from unetsep.train.evaluation.evaluate import Settings, evaluate
 from unetsep.train.evaluation.own_songs import find_songs, read_pairs
 from unetsep.train.evaluation.sdr import frame_sdr
-from unetsep.train.evaluation.tracks import read_track
+from unetsep.train.evaluation.tracks import choose_tracks, read_track
 from unetsep.weights.checkpoint import serialize
 
 
@@ -56,7 +56,7 @@ def test_the_mixture_is_the_sum_of_stems_of_any_names(songs: Path) -> None:
 
 def test_a_mixture_file_is_read_unchanged(songs: Path) -> None:
     mastered = write(songs / "test" / "a" / "mixture.wav", 99)
-    (track, *_) = find_songs(songs, "test", ["a"])
+    (track, *_) = choose_tracks(find_songs(songs, "test"), ["a"])
     np.testing.assert_array_equal(read_track(track).mixture, mastered)
     assert track.stems == ("band", "voice")
 
@@ -99,7 +99,7 @@ def test_pairs_with_mixtures_of_one_name_are_named_by_their_folders(tmp_path: Pa
         rows.append(",".join(names))
     (tmp_path / "pairs.csv").write_text("\n".join(rows))
     assert [track.name for track in read_pairs(tmp_path / "pairs.csv")] == ["a", "b", "c", "song"]
-    assert [t.name for t in read_pairs(tmp_path / "pairs.csv", ["b"])] == ["b"]
+    assert [t.name for t in choose_tracks(read_pairs(tmp_path / "pairs.csv"), ["b"])] == ["b"]
 
 
 def test_pairs_with_folders_of_one_name_are_named_by_the_parents_too(
@@ -297,7 +297,7 @@ def test_warnings_of_the_decoder_are_logged(songs: Path, caplog: pytest.LogCaptu
     soundfile.write(path, noise(3, 2 * RATE).T / 8, RATE)
     path.with_suffix(".wav").unlink()
     path.write_bytes(path.read_bytes()[:-20])
-    read_track(find_songs(songs, "test", ["a"])[0])
+    read_track(choose_tracks(find_songs(songs, "test"), ["a"])[0])
     (message,) = caplog.messages
     assert "voice.ogg has no end mark" in message
 

@@ -17,8 +17,8 @@ from unetsep.train.evaluation.estimates import baseline_methods, model_method
 from unetsep.train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
 from unetsep.train.evaluation.own_songs import find_songs
 from unetsep.train.evaluation.sdr import frame_sdr
-from unetsep.train.evaluation.stem_sets import absent, check_set, parts_of, references, regroup
-from unetsep.train.evaluation.tracks import TrackAudio, find_tracks, read_track
+from unetsep.train.evaluation.stem_sets import absent, check_set, parts_of, regroup
+from unetsep.train.evaluation.tracks import TrackAudio, choose_tracks, find_tracks, read_track
 from unetsep.weights.checkpoint import serialize
 
 TWO = ("vocals", "accompaniment")
@@ -65,7 +65,7 @@ def test_estimates_of_other_lengths_are_summed_from_the_start() -> None:
 
 
 def test_four_and_two_stem_models_are_scored_in_the_set_of_two(root: Path, tmp_path: Path) -> None:
-    tracks = find_tracks(root, "test", ["Ana"])
+    tracks = choose_tracks(find_tracks(root, "test"), ["Ana"])
     methods = [
         model_method([model(tmp_path / "four.safetensors", *STEMS)]),
         model_method([model(tmp_path / "two.safetensors", *TWO)]),
@@ -73,7 +73,7 @@ def test_four_and_two_stem_models_are_scored_in_the_set_of_two(root: Path, tmp_p
     settings = Settings(tmp_path / "out", sources=(TWO, STEMS))
     assert check_scores(tracks, methods, (TWO,)) == []
     audio = read_track(tracks[0])
-    true = references(audio, TWO)
+    true = regroup(audio.references, TWO, STEMS)
     for outcome, method in zip(evaluate(tracks, methods, settings)[:2], methods, strict=True):
         found = method.estimate(tracks[0], audio)
         guess = np.stack([found["vocals"], audio.mixture - found["vocals"]])
@@ -123,7 +123,7 @@ def test_the_mixture_counts_once_as_the_accompaniment() -> None:
 def test_a_song_without_vocals_has_a_score_for_its_accompaniment(
     root: Path, tmp_path: Path
 ) -> None:
-    (track,) = find_tracks(root, "test", ["Cy"])
+    (track,) = choose_tracks(find_tracks(root, "test"), ["Cy"])
     (outcome,) = evaluate([track], baseline_methods("oracle-2"), Settings(tmp_path, sources=(TWO,)))
     assert outcome.scores is not None
     assert outcome.scores.silent == ("vocals",)
@@ -142,5 +142,5 @@ def test_scores_of_another_set_in_the_same_folder_are_not_reused(tmp_path: Path)
 
 def test_a_set_in_two_orders_is_scored_once(root: Path, tmp_path: Path) -> None:
     settings = Settings(tmp_path, sources=(TWO, STEMS, TWO[::-1]))
-    outcomes = evaluate(find_tracks(root, "test", ["1"]), baseline_methods("mixture"), settings)
+    outcomes = evaluate(find_tracks(root, "test")[:1], baseline_methods("mixture"), settings)
     assert [outcome.sources for outcome in outcomes] == [TWO[::-1], STEMS]

@@ -29,13 +29,13 @@ from ..data.moisesdb import MoisesDb
 from ..data.song_folders import read_description, stem_files
 from ..data.sources import Source, audio_files
 from .stem_sets import ACCOMPANIMENT, ordered, rest_of
-from .tracks import Track, keep
+from .tracks import Track
 
 MIXTURE = "mixture"
 MOST_FOLDERS = 3  # most names of folders by which pairs are told apart
 
 
-def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]:
+def find_songs(root: Path, subset: str) -> list[Track]:
     """Songs in a folder, sorted by name.
 
     Parameters
@@ -44,8 +44,6 @@ def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]
         Holds ``test/`` or ``train/``.
     subset
         ``test`` or ``train``.
-    only
-        See `unetsep.train.evaluation.tracks.find_tracks`.
 
     Raises
     ------
@@ -68,7 +66,7 @@ def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]
             f"there are no songs in {folder}: expected {folder}/<song>/<stem>.wav, "
             f"or in another audio format{hint}"
         )
-    return keep(tracks, only)
+    return tracks
 
 
 def _song(path: Path, subset: str, spelling: dict[str, str]) -> Track | None:
@@ -87,17 +85,17 @@ def _song(path: Path, subset: str, spelling: dict[str, str]) -> Track | None:
     return Track(path.name, subset, path, stems, tuple(files.items()))
 
 
-def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
+def read_pairs(path: Path) -> list[Track]:
     """Tracks from a list of pairs.
+
+    A track has the name of its mixture, or of the mixture's folder where several mixtures share a
+    name or it is ``mixture``. Where several folders share a name, the names of the folders above
+    come before it.
 
     Parameters
     ----------
     path
         The CSV file.
-    only
-        See `unetsep.train.evaluation.tracks.find_tracks`. A track has the name of its mixture, or
-        of the mixture's folder where several mixtures share a name or it is ``mixture``. Where
-        several folders share a name, the names of the folders above come before it.
 
     Raises
     ------
@@ -110,7 +108,7 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
         uses = Counter(track.name for track in tracks)
         alike = {MIXTURE, *(name for name, count in uses.items() if count > 1)}
         tracks = [_by_folder(each, folders) if each.name in alike else each for each in tracks]
-    return keep(tracks, only)
+    return tracks
 
 
 def _by_folder(track: Track, folders: int) -> Track:
@@ -171,9 +169,7 @@ def _with_rest(stems: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     return (*stems, rest), rest
 
 
-def find_moisesdb(
-    root: Path, subset: str = "test", only: Sequence[str] = (), *, stems: Sequence[str] = STEMS
-) -> list[Track]:
+def find_moisesdb(root: Path, subset: str = "test", stems: Sequence[str] = STEMS) -> list[Track]:
     """Songs of MoisesDB in stems that its own add up to.
 
     Parameters
@@ -182,8 +178,6 @@ def find_moisesdb(
         As the archive unpacks, or a part of it.
     subset
         MoisesDB has none: only ``test`` is taken, and stands for all songs below the root.
-    only
-        See `unetsep.train.evaluation.tracks.find_tracks`.
     stems
         See `unetsep.train.data.moisesdb.MoisesDb`.
 
@@ -197,12 +191,10 @@ def find_moisesdb(
     if subset != "test":
         raise ValueError(f"MoisesDB has no subset {subset}: name a folder with the songs to score")
     songs = MoisesDb().songs(root, stems)
-    return keep([_track(source, path, subset, stems) for path, source in songs], only)
+    return [_track(source, path, subset, stems) for path, source in songs]
 
 
-def find_in_index(
-    path: Path, subset: str = "test", only: Sequence[str] = (), *, stems: Sequence[str] = STEMS
-) -> list[Track]:
+def find_in_index(path: Path, subset: str = "test", stems: Sequence[str] = STEMS) -> list[Track]:
     """Songs of one split of an index, see `unetsep.train.data.index`.
 
     Parameters
@@ -211,8 +203,6 @@ def find_in_index(
         The index.
     subset
         Which split.
-    only
-        See `unetsep.train.evaluation.tracks.find_tracks`.
     stems
         To score; others are ignored, so these should be all stems of the songs.
 
@@ -226,7 +216,7 @@ def find_in_index(
         raise AudioError(
             f'{path} names no songs of the split {subset}: expected "split": "{subset}"'
         )
-    return keep([_track(source, path, subset, stems) for source in songs], only)
+    return [_track(source, path, subset, stems) for source in songs]
 
 
 def _track(source: Source, path: Path, subset: str, stems: Sequence[str]) -> Track:

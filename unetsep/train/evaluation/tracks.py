@@ -89,7 +89,7 @@ class TrackAudio:
     sample_rate: int
 
 
-def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list[Track]:
+def find_tracks(root: str | Path, subset: str) -> list[Track]:
     """Tracks of one subset, sorted by name.
 
     Parameters
@@ -98,16 +98,13 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
         Folder that holds ``train/`` and ``test/``.
     subset
         ``train`` (without the 14 songs that musdb sets apart), ``valid`` (those) or ``test``.
-    only
-        Names, or parts of names, of the tracks to keep; or one number, to keep that many from the
-        first. Default: all.
 
     Raises
     ------
     AudioError
-        If there is no such track.
+        If there are none.
     ValueError
-        If ``subset`` is unknown, or the number is 0.
+        If ``subset`` is unknown.
     """
     check_choice("subset", subset, SUBSETS)
     folder = "test" if subset == "test" else "train"
@@ -124,11 +121,27 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
             f"mixture.wav and {', '.join(f'{stem}.wav' for stem in STEMS)}, in {folder}/; "
             f"{HOW_TO_GET}"
         )
-    return keep(tracks, only)
+    return tracks
 
 
-def keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:
-    """Tracks whose names hold one of the texts; or the first N; or all. See `find_tracks`."""
+def choose_tracks(tracks: list[Track], only: Sequence[str]) -> list[Track]:
+    """Some of the tracks, in their order.
+
+    Parameters
+    ----------
+    tracks
+        One or more.
+    only
+        Names, or parts of names, of the tracks to choose; or one number, to choose that many from
+        the first; or nothing, for all.
+
+    Raises
+    ------
+    AudioError
+        If a name is no track's.
+    ValueError
+        If the number is 0.
+    """
     if not only:
         return tracks
     if len(only) == 1 and only[0].isdecimal():

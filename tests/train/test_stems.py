@@ -21,7 +21,6 @@ from unetsep.train.data.run_data import load_data, read_data
 from unetsep.train.evaluation.baselines import BASELINES
 from unetsep.train.evaluation.estimates import model_method
 from unetsep.train.evaluation.scoring import score
-from unetsep.train.evaluation.stem_sets import references
 from unetsep.train.evaluation.tracks import Track, read_track
 from unetsep.train.validation import recording_sdr
 
@@ -103,7 +102,7 @@ def test_a_track_with_its_own_stems_is_scored(folder: Path, tmp_path: Path) -> N
         BASELINES["mixture-4"](audio),
         BASELINES["oracle-2"](audio),
     ):
-        scores = score(references(audio, estimates), estimates, audio.sample_rate)
+        scores = score(audio.references, estimates, audio.sample_rate)
         assert scores.stems == STEMS
         assert all(np.isfinite(scores.median(stem)) for stem in STEMS)
     with pytest.raises(ValueError, match="repet-hpss gives vocals, drums, bass, other, not piano"):

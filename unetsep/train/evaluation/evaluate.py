@@ -23,7 +23,7 @@ from ..children import block_interrupts
 from . import results
 from .estimates import Method
 from .scoring import TrackScores, score
-from .stem_sets import StemSet, absent, references, regroup
+from .stem_sets import StemSet, absent, regroup
 from .tracks import Track, TrackAudio, read_track
 
 
@@ -284,7 +284,7 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 reused = scores is not None
                 if scores is None:
                     scores = score(
-                        references(audio(), stem_set),
+                        regroup(audio().references, stem_set, track.stems),
                         regroup(estimate(), stem_set, track.stems),
                         audio().sample_rate,
                         mode=mode,

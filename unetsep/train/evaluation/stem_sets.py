@@ -14,7 +14,6 @@ import numpy as np
 
 from ...config import STEMS
 from ...dsp.arrays import Signal
-from .tracks import TrackAudio
 
 ACCOMPANIMENT = "accompaniment"
 StemSet = tuple[str, ...]
@@ -97,13 +96,13 @@ def absent(sources: Sequence[str], estimates: Iterable[str], stems: Sequence[str
 
 
 def regroup(
-    estimates: Mapping[str, Signal], sources: Sequence[str], stems: Sequence[str]
+    signals: Mapping[str, Signal], sources: Sequence[str], stems: Sequence[str]
 ) -> dict[str, Signal]:
-    """Estimates in a set: as they are, or added up.
+    """True stems or estimates in a set: as they are, or added up.
 
     Parameters
     ----------
-    estimates
+    signals
         Each ``(channels, samples)``.
     sources
         A set, no source of which is `absent`.
@@ -111,29 +110,11 @@ def regroup(
         Of the track.
     """
     return {
-        source: estimates[source]
-        if source in estimates
-        else _total([estimates[part] for part in parts_of(source, stems)])
+        source: signals[source]
+        if source in signals
+        else _total([signals[part] for part in parts_of(source, stems)])
         for source in sources
     }
-
-
-def references(audio: TrackAudio, sources: Iterable[str]) -> dict[str, Signal]:
-    """True signals in a set.
-
-    Parameters
-    ----------
-    audio
-        A decoded track.
-    sources
-        Stems of it, or sums of them.
-
-    Raises
-    ------
-    ValueError
-        If a source is neither.
-    """
-    return regroup(audio.references, tuple(sources), tuple(audio.references))
 
 
 def _total(signals: Sequence[Signal]) -> Signal:

@@ -34,7 +34,7 @@ def write(
         values["SDR"][:] = row[:, None]
         scores = TrackScores(stems, values, (silent or {}).get(index, ()))
         track = Track(f"song {index}", subset, folder)
-        origin = results.Origin({"kind": method}, [[audio, 1]], duration)
+        origin = results.origin_of({"kind": method}, [[audio, 1]], duration)
         results.write(results.path_of(folder.parent, folder.name, track), scores, origin, "sdr")
     return folder
 

@@ -278,7 +278,7 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
             try:
                 # First, as it needs no hash of the track, whose files may be large.
                 stem_set = _scored_set(method, track, sources)
-                origin = results.Origin(method.origin(track), track_origin(), settings.duration)
+                origin = results.origin_of(method.origin(track), track_origin(), settings.duration)
                 request = settings.metrics, settings.measures
                 scores, mode, measures = results.reusable(path, stem_set, origin, *request)
                 reused = scores is not None

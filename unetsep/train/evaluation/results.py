@@ -13,7 +13,6 @@ import json
 import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,7 @@ DECIMALS = 5
 MUSEVAL_LAYOUT = "0.4.1"
 
 
-@dataclass(frozen=True)
-class Origin:
+def origin_of(method: dict[str, Any], track: list[Any], duration: float | None) -> dict[str, Any]:
     """What scores depend on; equal origins have equal scores.
 
     Parameters
@@ -50,19 +48,7 @@ class Origin:
     duration
         Seconds that were scored, None for all.
     """
-
-    method: dict[str, Any]
-    track: list[Any]
-    duration: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {
-            "scorer": SCORER_VERSION,
-            "method": self.method,
-            "track": self.track,
-            "duration": self.duration,
-        }
+    return {"scorer": SCORER_VERSION, "method": method, "track": track, "duration": duration}
 
 
 def track_origin(track: Track, output: Path) -> list[Any]:
@@ -119,7 +105,7 @@ def path_of(output: Path, method: str, track: Track, sources: StemSet = ()) -> P
     return output / "-".join(sources) / method / track.folder / f"{file_name(track)}.json"
 
 
-def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
+def write(path: Path, scores: TrackScores, origin: dict[str, Any], mode: str) -> None:
     """Write scores; a file of that name is always complete."""
     content = {
         "targets": [
@@ -137,7 +123,7 @@ def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
                 name: {stem: _round(value) for stem, value in by_stem.items()}
                 for name, by_stem in scores.measures.items()
             },
-            "origin": origin.to_dict(),
+            "origin": origin,
         },
     }
     try:
@@ -212,7 +198,7 @@ def _number(value: Any) -> float:
 
 
 def reusable(
-    path: Path, stem_set: StemSet, origin: Origin, mode: str, measures: Collection[str]
+    path: Path, stem_set: StemSet, origin: dict[str, Any], mode: str, measures: Collection[str]
 ) -> tuple[TrackScores | None, str, list[str]]:
     """Existing scores of the same set and origin that hold all metrics and measures.
 
@@ -235,7 +221,9 @@ def reusable(
     return None, mode, names
 
 
-def _of_origin(path: Path, stem_set: StemSet, origin: Origin) -> tuple[TrackScores, str] | None:
+def _of_origin(
+    path: Path, stem_set: StemSet, origin: dict[str, Any]
+) -> tuple[TrackScores, str] | None:
     """Existing scores in a set and of an origin, and their mode."""
     if not path.is_file():
         return None
@@ -244,5 +232,5 @@ def _of_origin(path: Path, stem_set: StemSet, origin: Origin) -> tuple[TrackScor
     except UnetsepError:
         return None  # half a file of another program: score again and replace it
     # The sets a-b,c and a,b-c have the same folder.
-    same = set(scores.stems) == set(stem_set) and about.get("origin") == origin.to_dict()
+    same = set(scores.stems) == set(stem_set) and about.get("origin") == origin
     return (scores, str(about.get("metrics"))) if same else None

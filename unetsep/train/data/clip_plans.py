@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,19 +55,24 @@ class Plan(NamedTuple):
 
 
 class _Choice:
-    """Tracks of one kind, or recordings, by their numbers.
+    """Recordings to draw from, each with the number of its track of each stem.
 
     Longer ones are drawn more often, but not in proportion: they repeat.
     """
 
-    def __init__(self, tracks: Sequence[tuple[int, Recording]], by_artist: bool) -> None:
-        self.tracks = list(tracks)
-        weights = draw_weights([recording for _, recording in self.tracks], by_artist)
+    def __init__(
+        self, recordings: Sequence[tuple[dict[str, int], Recording]], by_artist: bool
+    ) -> None:
+        self.recordings = recordings
+        weights = draw_weights([recording for _, recording in recordings], by_artist)
         self.sums = np.cumsum(weights / weights.sum()) if len(weights) else weights
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, Recording]:
+    def __bool__(self) -> bool:
+        return bool(self.recordings)
+
+    def draw(self, rng: np.random.Generator) -> tuple[dict[str, int], Recording]:
         at = int(np.searchsorted(self.sums, rng.random(), side="right"))
-        return self.tracks[min(at, len(self.tracks) - 1)]
+        return self.recordings[min(at, len(self.recordings) - 1)]
 
 
 def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArray[np.float64]:
@@ -126,44 +131,33 @@ class ClipPlanner:
         self.config, self.stems = config, config.stems
         self.changes = ChangePlanner(config)
         self.tracks: list[tuple[Recording, str]] = []
-        # By the recording's place in the list, as other processes get copies of recordings.
-        self.numbers: list[dict[str, int]] = []
+        numbered: list[tuple[dict[str, int], Recording]] = []
         for recording in recordings:
             stems = [stem for stem in recording.names if stem in self.stems]
-            self.numbers.append({stem: len(self.tracks) + i for i, stem in enumerate(stems)})
+            numbers = {stem: len(self.tracks) + i for i, stem in enumerate(stems)}
+            numbered.append((numbers, recording))
             self.tracks += [(recording, stem) for stem in stems]
-        by_artist = config.artist_weights
-        self.coherent_choice = _Choice(
-            [
-                (place, each)
-                for place, each in enumerate(recordings)
-                if each.samples >= config.clip_samples and each.knows(self.stems)
-            ],
-            by_artist,
-        )
 
-        if config.coherent_share and not self.coherent_choice.tracks:
-            _warn_of_short(recordings, config)
+        def choice(condition: Callable[[Recording], bool]) -> _Choice:
+            return _Choice([each for each in numbered if condition(each[1])], config.artist_weights)
 
         def having(stem: str, extra: bool) -> _Choice:
-            some = [
-                (numbers[stem], each)
-                for numbers, each in zip(self.numbers, recordings, strict=True)
-                if stem in each.names and each.extra == extra
-            ]
-            return _Choice(some, by_artist)
+            return choice(lambda each: stem in each.names and each.extra == extra)
 
+        self.coherent_choice = choice(
+            lambda each: each.samples >= config.clip_samples and each.knows(self.stems)
+        )
+        if config.coherent_share and not self.coherent_choice:
+            _warn_of_short(recordings, config)
         self.base = {stem: having(stem, False) for stem in self.stems}
         self.extra = {stem: having(stem, True) for stem in self.stems}
         for stem in config.model.stems:
-            audible = [
-                recording
-                for recording, name in self.tracks
+            if not any(
                 # To the end of the last block, which may be a part of one.
+                recording.level(name, 0, recording.samples + LEVEL_BLOCK - 1) > 0
+                for recording, name in self.tracks
                 if name == stem
-                and recording.level(stem, 0, recording.samples + LEVEL_BLOCK - 1) > 0
-            ]
-            if not audible:
+            ):
                 raise TrainingError(
                     f"no training data for {stem}: there is no recording of it, or all are silent"
                 )
@@ -172,7 +166,7 @@ class ClipPlanner:
         """What clip ``index`` is made of; equal for equal seeds in every process."""
         config = self.config
         rng = np.random.default_rng([config.seed, index])
-        coherent = rng.random() < config.coherent_share and bool(self.coherent_choice.tracks)
+        coherent = rng.random() < config.coherent_share and bool(self.coherent_choice)
         draws = (
             self._coherent(rng) if coherent else [self._single(rng, stem) for stem in self.stems]
         )
@@ -231,22 +225,22 @@ class ClipPlanner:
         return places
 
     def _coherent(self, rng: np.random.Generator) -> list[tuple[int, int]]:
-        place, recording = self.coherent_choice.draw(rng)
+        numbers, recording = self.coherent_choice.draw(rng)
         start = self._start(rng, recording)
-        return [(self.numbers[place].get(stem, SILENCE), start) for stem in self.stems]
+        return [(numbers.get(stem, SILENCE), start) for stem in self.stems]
 
     def _single(self, rng: np.random.Generator, stem: str) -> tuple[int, int]:
         base, extra = self.base[stem], self.extra[stem]
         use_extra = rng.random() < self.config.extra_shares.get(stem, 0.0)
-        if not base.tracks and not extra.tracks:
+        if not base and not extra:
             return SILENCE, 0
-        choice = extra if extra.tracks and (use_extra or not base.tracks) else base
+        choice = extra if extra and (use_extra or not base) else base
         for _ in range(ATTEMPTS):
-            track, recording = choice.draw(rng)
+            numbers, recording = choice.draw(rng)
             start = self._start(rng, recording)
             if recording.level(stem, start, self.config.clip_samples) > AUDIBLE:
                 break
-        return track, start
+        return numbers[stem], start
 
     def _start(self, rng: np.random.Generator, recording: Recording) -> int:
         return int(rng.integers(max(1, recording.samples - self.config.clip_samples + 1)))

@@ -1,7 +1,7 @@
 """A run in two processes, of which the second one dies; started by ``test_many_processes.py``.
 
 With ``observed`` behind the folder only Lightning notices it: the first process waits for ever
-before it needs the second one, and unetsep does not look by itself.
+before it needs the second one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 from lightning import Callback
 
 from tests.train.synthetic import songs, tiny
-from unetsep.train import distributed
 from unetsep.train.config import TrainingError
 from unetsep.train.fit import Machine, fit
 
@@ -49,8 +48,6 @@ if __name__ == "__main__":
     logging.basicConfig()
     torch.set_num_threads(1)
     target, only_observed = Path(sys.argv[1]), sys.argv[2:] == ["observed"]
-    if only_observed:
-        distributed.EVERY = threading.TIMEOUT_MAX
     settings = tiny(freeze_norm=True, max_steps=100, losses=("l1", "mse"))
     try:
         fit(

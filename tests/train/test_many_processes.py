@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +75,7 @@ def test_a_run_that_loses_a_process_ends_with_a_message_and_a_good_checkpoint(
 ) -> None:
     folder, messages, seconds = lost_run
     assert seconds < 60 + 60  # the group's timeout, and starting on a busy machine
-    assert "process 1 of this run ended" in messages or "another process of this run" in messages
+    assert messages.count("process 1 of this run ended with code -9; the run stops") == 1
     config = tiny(freeze_norm=True, max_steps=100, losses=("l1", "mse"))
     assert check_resumable(folder / "run" / "last.ckpt", config) == 3
 
@@ -90,7 +89,6 @@ def test_a_run_that_lightning_kills_reports_the_reason(server: Server, tmp_path:
 def test_the_end_of_a_process_is_logged_before_it_is_noticed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed, "EVERY", threading.TIMEOUT_MAX)
     said, error = [], distributed.logger.error
     (tmp_path / "last.ckpt").touch()
 
@@ -124,7 +122,6 @@ def test_the_end_of_a_process_is_logged_before_it_is_noticed(
                 told = set(threads.map(learns_of, [child] * 4))
             assert told == {child is not well}
             assert child.returncode == int(end)
-        watch.teardown(trainer, None, "fit")
     assert caplog.messages == [
         "process 2 of this run ended with code 3; the run stops, resume with "
         f"unetsep train --run {tmp_path} --resume"
@@ -154,7 +151,6 @@ def test_an_interrupted_run_blames_no_process_and_names_its_checkpoint(
                 child.kill()
             child.wait()
             child.poll()
-            watch.teardown(trainer, None, "fit")
         resume = f"resume with unetsep train --run {tmp_path} --resume"
         what = resume if saved else "nothing was saved yet"
         assert caplog.messages == [f"the run was interrupted, {what}"]
@@ -179,7 +175,6 @@ def test_a_process_that_stops_with_the_others_is_not_lost(
         observer.run()
         assert not killed
         assert (child.poll(), child.returncode) == (0, 0)
-        watch.teardown(trainer, None, "fit")
     assert not caplog.messages
 
 

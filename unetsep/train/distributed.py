@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,8 +24,8 @@ logger = logging.getLogger(__name__)
 LOST_WORDS = ("closed by peer", "connection reset", "timed out", "timeout", "broken pipe", "nccl")
 # Codes with which the command ends when a signal asks it to: all processes may get it.
 INTERRUPTED = tuple(128 + number for number in ENDING)
-# Seconds between polls of the other processes.
-EVERY = 0.05
+# Seconds to wait for the end of a process that has closed its connections.
+ENDING_SECONDS = 5.0
 
 
 def detect_launcher() -> tuple[str, int, int] | None:
@@ -77,8 +78,8 @@ class ChildWatch(Callback):
     """Reports which process ended; Lightning ends the others silently.
 
     Every few seconds Lightning polls the processes that it started, and kills the whole run once
-    one has ended. Each poll logs the reason before it returns. This callback polls, too, and more
-    often.
+    one has ended. Each poll logs the reason before it returns. This callback polls, too, once this
+    process misses another one.
 
     Parameters
     ----------
@@ -90,20 +91,17 @@ class ChildWatch(Callback):
 
     def __init__(self, run: Path, signals: EndSignals) -> None:
         self.run, self.signals = run, signals
-        self._stop = threading.Event()
+        self._children: list[subprocess.Popen[bytes]] = []
         # Reentrant: a signal may come while the main thread polls, and its handler polls, too.
         self._lock = threading.RLock()
-        self._reported = self._watching = False
+        self._reported = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start watching, in the process that started the others."""
+        """Let polls report, in the process that started the others."""
         procs = getattr(trainer.strategy.launcher, "procs", None) or []
-        children = [child for child in procs if isinstance(child, subprocess.Popen)]
-        for rank, child in enumerate(children, start=1):
+        self._children = [child for child in procs if isinstance(child, subprocess.Popen)]
+        for rank, child in enumerate(self._children, start=1):
             child.poll = self._reporting_poll(rank, child)  # type: ignore[method-assign]
-        self._watching = bool(children)
-        if children:
-            threading.Thread(target=self._watch, args=(children,), daemon=True).start()
 
     def _reporting_poll(
         self, rank: int, child: subprocess.Popen[bytes]
@@ -144,15 +142,12 @@ class ChildWatch(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Report a signal that ends the first process before Lightning kills the others."""
-        if self._watching and isinstance(exception, KeyboardInterrupt | SystemExit):
+        """Report a signal, before Lightning kills the others for it, or a lost process."""
+        if not self._children:
+            return
+        if isinstance(exception, KeyboardInterrupt | SystemExit):
             self._report_signal()
-
-    def _watch(self, children: list[subprocess.Popen[bytes]]) -> None:
-        while not self._stop.wait(EVERY):
-            if any(child.poll() for child in children):
-                return
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop watching."""
-        self._stop.set()
+        elif is_lost_process(exception):
+            latest = time.monotonic() + ENDING_SECONDS
+            while not any(child.poll() for child in self._children) and time.monotonic() < latest:
+                time.sleep(0.05)

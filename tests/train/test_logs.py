@@ -33,18 +33,16 @@ def test_curves_have_a_panel_for_losses_and_one_for_each_stem(
         for step in (1, 2, 3)
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png", clips=16)
     titles = [axes.get_title() for axes in drawn[0].axes]
     assert [title.rpartition(" ")[2] for title in titles] == ["first", "mean", *MODEL.stems]
     assert all(len(axes.lines) == len(losses.LOSSES) for axes in drawn[0].axes)
     assert drawn[0].axes[0].lines[0].get_ydata()[0] == 1.0
-    assert drawn[0].axes[0].get_xlabel() == "step"
-    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png", clips=16)
-    for axes in drawn.pop().axes:
+    for axes in drawn[0].axes:
         assert axes.get_xlabel() == "clips seen"
         assert max(axes.lines[0].get_xdata()) == 48
     (tmp_path / "log.jsonl").write_text("")
-    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png", clips=16)
     assert len(drawn[1].axes) == 1
 
 
@@ -55,7 +53,7 @@ def test_a_stem_may_be_called_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     scores = {f"valid/l1/{stem}": 7.0 for stem in ("mean", "loss", "vocals")}
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "train/l1": 0.5} | scores) + "\n")
-    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png", clips=16)
     titles = [axes.get_title() for axes in drawn[0].axes]
     assert [title.rpartition(" ")[2] for title in titles] == ["first", "mean", "loss", "vocals"]
     assert [len(axes.lines[0].get_xdata()) for axes in drawn[0].axes] == [1, 1, 1, 1]
@@ -68,7 +66,7 @@ def test_damaged_lines_are_skipped_and_good_ones_kept(tmp_path: Path) -> None:
     path.write_bytes(good + damaged + b'{"step": 3}\n{"step": 4, "tr')
     lines = [{"step": 1, "train/l1": 0.5}, {"step": 3}]
     assert read_log(path) == lines
-    draw_curves(path, tmp_path / "curves.png")
+    draw_curves(path, tmp_path / "curves.png", clips=1)
     JsonLinesLogger(path, first_step=3)
     assert path.read_text() == "".join(json.dumps(line) + "\n" for line in lines)
 

@@ -86,7 +86,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
+def draw_curves(log: Path, picture: Path, *, clips: int) -> None:
     """Draw a log as a PNG: a panel for training losses, one for each stem's validation SDR.
 
     A loss has one colour in all panels; training losses are drawn relative to their first
@@ -98,7 +98,7 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
         Files.
     clips
         How many a step takes. Curves are drawn by clips seen, so that runs with batches of
-        different sizes can be compared; by steps if it is 0.
+        different sizes can be compared.
 
     Raises
     ------
@@ -121,12 +121,11 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
         for number, loss in enumerate(losses):
             if points := curves[name].get(loss):
                 steps, values = np.array(points).T
-                positions = steps * (clips or 1)
                 curve = values if name else values / (values[0] or 1.0)
                 mark = ".-" if name else "-"
-                (lines[loss],) = axes.plot(positions, curve, mark, color=f"C{number}")
+                (lines[loss],) = axes.plot(steps * clips, curve, mark, color=f"C{number}")
         title = f"validation SDR in dB, {name}" if name else "training loss / first"
-        axes.set(xlabel="clips seen" if clips else "step", title=title)
+        axes.set(xlabel="clips seen", title=title)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.grid(visible=True, alpha=0.3)
     if lines:

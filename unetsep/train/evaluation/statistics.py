@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .sdr import Array
+from .sdr import Array, median
 
 DRAWS = 5_000
 SEED = 0
@@ -100,25 +100,14 @@ def mean_of_medians(scores: Array) -> Interval:
         the mean NaN.
     """
     tracks = int(np.isfinite(scores).any(axis=1).sum())
-    value = float(_medians(scores[None])[0].mean()) if tracks else math.nan
+    value = float(median(scores, axis=0).mean()) if tracks else math.nan
     if np.isfinite(scores).sum(axis=0).min(initial=tracks) < FEWEST or math.isnan(value):
         return Interval(value, math.nan, math.nan, tracks)
     rng = np.random.default_rng(SEED)
     draws = rng.integers(len(scores), size=(DRAWS, len(scores)))
     # A draw may hold no track in which some stem is audible; it does not count.
-    statistics = _medians(scores[draws]).mean(axis=1)
+    statistics = median(scores[draws], axis=1).mean(axis=1)
     statistics = statistics[np.isfinite(statistics)]
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(statistics, [tail, 1 - tail])
     return Interval(value, float(low), float(high), tracks)
-
-
-def _medians(scores: Array) -> Array:
-    """Median over axis 1 without NaN: sorting puts those last; NaN where nothing is left."""
-    scores = np.where(np.isfinite(scores), scores, np.nan)
-    ascending = np.sort(scores, axis=1)
-    count = np.isfinite(scores).sum(axis=1, keepdims=True)
-    lower = np.take_along_axis(ascending, np.maximum(count - 1, 0) // 2, axis=1)
-    upper = np.take_along_axis(ascending, np.minimum(count // 2, scores.shape[1] - 1), axis=1)
-    medians: Array = np.where(count > 0, (lower + upper) / 2, np.nan)[:, 0]
-    return medians

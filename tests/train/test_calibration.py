@@ -24,7 +24,7 @@ def test_losses_start_with_equal_gradient_norms() -> None:
     clips = ClipDataset(ClipPlanner(songs()[0], config))
     module.calibrate(clips, count=8)
     batch = spectra(torch.stack([clips[10**12 + i] for i in range(4)]), config.model)
-    for (name, loss), scale in zip(module.losses().items(), module.scales, strict=True):
+    for (name, loss), scale in zip(module.losses.items(), module.scales, strict=True):
         network = module.network(name)
         value = blockwise_loss(network.logits(batch.mixture), network, batch, loss) * scale
         value.backward()

@@ -297,12 +297,12 @@ def test_a_loss_that_reads_values_is_trained_without_a_recording(
     config = tiny()
     eager, module = build_module(config), build_module(config)
     for each in (eager, module):
-        (loss,) = each.losses().values()
+        (loss,) = each.losses.values()
 
         def asking(*parts: Tensor, loss: Any = loss) -> Tensor:
             return loss(*parts) * float(parts[0].detach().amax() >= 0)  # type: ignore[no-any-return]
 
-        each._losses = dict.fromkeys(config.losses, asking)
+        each.losses = dict.fromkeys(config.losses, asking)
     recorded = graph.RecordedStep(module.weighted_losses, module.networks.parameters())
     for step in range(graph.WARM_UP + 2):
         clips = clips_of(config, step)

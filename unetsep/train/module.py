@@ -8,6 +8,7 @@ clipping and learning rates are each network's own.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
 from typing import Any
@@ -91,8 +92,6 @@ class SeparationModule(lightning.LightningModule):
         self.improvements: list[str] = []
         self._scorer: RecordingScorer | None = None
         self._recent: list[tuple[int, Tensor]] = []
-        self._losses: dict[str, Loss] = {}
-        self._weights: list[float] = []
         self._recording: RecordedStep | None = None
 
     def network(self, name: str) -> MaskNetwork:
@@ -101,12 +100,16 @@ class SeparationModule(lightning.LightningModule):
         assert isinstance(network, MaskNetwork)
         return network
 
+    @functools.cached_property
     def losses(self) -> dict[str, Loss]:
-        """The losses on the module's device."""
-        if not self._losses:
-            model = self.config.model
-            self._losses = {n: build_loss(n, model, self.device) for n in self.config.losses}
-        return self._losses
+        """The losses on the device that the module has in its first step."""
+        return {n: build_loss(n, self.config.model, self.device) for n in self.config.losses}
+
+    @functools.cached_property
+    def _weights(self) -> list[float]:
+        """The scales as numbers, as each reading would wait for an accelerator."""
+        weights: list[float] = self.scales.tolist()
+        return weights
 
     def calibrate(self, clips: ClipDataset, *, statistics: bool = True, count: int = 64) -> None:
         """Set the input statistics and rescale the losses, before the first step.
@@ -131,10 +134,11 @@ class SeparationModule(lightning.LightningModule):
         if statistics:
             set_input_statistics(self.networks, [batch.mixture for batch in batches])
         set_fine_statistics(self.networks, batches)
-        for index, (name, loss) in enumerate(self.losses().items()):
+        config = self.config
+        for index, name in enumerate(config.losses):
             probe = copy.deepcopy(self.network(name))
             self._mode(probe)
-            config = self.config
+            loss = build_loss(name, config.model, self.device)
             self.scales[index] = loss_scale(probe, loss, batches, config.own_share, config.part)
 
     def _mode(self, network: nn.Module) -> None:
@@ -150,7 +154,6 @@ class SeparationModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Start the clock; with a limit in minutes measure how long a validation takes."""
         self.clock.start()
-        self._losses = {}  # calibration may have built them for another device
         if self.records_steps():
             parameters = (each for each in self.networks.parameters() if each.requires_grad)
             self._recording = RecordedStep(self.weighted_losses, parameters)
@@ -210,9 +213,7 @@ class SeparationModule(lightning.LightningModule):
             magnitude = sound.magnitude(self.config.model)
             guidance = Guidance.of(any_network, magnitude, self.config.own_share)
         values = []
-        if not self._weights:
-            self._weights = self.scales.tolist()
-        for weight, (name, loss) in zip(self._weights, self.losses().items(), strict=True):
+        for weight, (name, loss) in zip(self._weights, self.losses.items(), strict=True):
             network, part = self.network(name), self.config.part
             values.append(training_loss(network, sound, loss, guidance, weight=weight, part=part))
         return torch.stack(values)

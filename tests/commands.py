@@ -7,7 +7,7 @@ import io
 import runpy
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,9 +16,13 @@ from click.testing import CliRunner, Result
 from unetsep.cli import main
 
 
-def call(*arguments: object) -> Result:
-    """What becomes of ``unetsep`` with some arguments."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+def call(*arguments: object, **options: Any) -> Result:
+    """What becomes of ``unetsep`` with some arguments; options are those of click's runner.
+
+    What the command does not turn into a message is raised here.
+    """
+    words = [str(argument) for argument in arguments]
+    return CliRunner().invoke(main, words, **{"catch_exceptions": False} | options)
 
 
 class ProcessResult(NamedTuple):

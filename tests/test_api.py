@@ -19,12 +19,11 @@ import pytest
 import soundfile
 import soxr
 import torch
-from click.testing import CliRunner
 
 import unetsep
+from tests.commands import call
 from tests.releases import needs
 from tests.signals import RATE
-from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
@@ -179,7 +178,7 @@ def test_both_functions_and_the_command_skip_stems_of_each_other(
     report = unetsep.separate_to_files(tune, tmp_path, model=separator, skip_existing=True)
     assert report.status == "skipped"
     words = [str(tune), "-o", str(tmp_path), "-m", "fast", "--skip-existing", "--json"]
-    result = CliRunner().invoke(main, ["separate", *words])
+    result = call("separate", *words)
     assert json.loads(result.stdout)["status"] == "skipped"
 
 

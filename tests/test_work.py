@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from click.testing import CliRunner
 
+from tests.commands import call
 from unetsep import separator as separator_module
-from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.files import FileOptions, separate_file
 from unetsep.network.unet import UNet
@@ -119,8 +118,7 @@ def test_a_folder_of_songs_loads_the_model_once(
         return load(model)
 
     monkeypatch.setattr(separator_module, "load_checkpoint", counted)
-    arguments = ["separate", str(songs), "-o", str(tmp_path / "out"), "-m", str(tiny_model)]
-    result = CliRunner().invoke(main, arguments)
+    result = call("separate", songs, "-o", tmp_path / "out", "-m", tiny_model)
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "out").rglob("*.wav"))) == 80
     assert loaded == [str(tiny_model)]

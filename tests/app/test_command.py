@@ -22,12 +22,12 @@ import click
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
 from tests.app.serving import ROOT, Command, command, form, process_exists, until
+from tests.commands import call
 from tests.signals import music
 from unetsep.app.server import AppSettings, listen, work_folder
-from unetsep.cli import CONTEXT, main
+from unetsep.cli import CONTEXT
 from unetsep.cli.app import AppOptions, has_screen
 from unetsep.cli.options import app as app_command
 from unetsep.cli.parsing import build
@@ -225,16 +225,15 @@ def test_the_app_works_offline_and_makes_no_requests(
 
 
 def test_options_that_cannot_work_are_refused(tmp_path: Path, tiny_model: Path) -> None:
-    def error(*words: str) -> str:
-        arguments = ["app", "--no-browser", "--folder", str(tmp_path), *words]
-        result = CliRunner().invoke(main, arguments)
+    def error(*words: object) -> str:
+        result = call("app", "--no-browser", "--folder", tmp_path, *words)
         assert result.exit_code == 1
         return result.output.splitlines()[-1]
 
     assert "there is no model 'nothing'" in error("-m", "nothing")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        sentence = error("-m", str(tiny_model), "--port", port)
+        sentence = error("-m", tiny_model, "--port", port)
     assert sentence.startswith(f"Error: the app cannot listen on 127.0.0.1, port {port}: Address")
     assert "expected" in error("-m", __file__, "--port", "0")
     assert list(tmp_path.iterdir()) == []

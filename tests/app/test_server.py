@@ -24,15 +24,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
 from tests.app.serving import ROOT, LocalApp, form, run_app, until
+from tests.commands import call
 from tests.signals import music
 from unetsep.app import connections, jobs, process
 from unetsep.app.jobs import JobLimits, write_zip
 from unetsep.app.openapi import describe
 from unetsep.app.server import AppSettings
-from unetsep.cli import main
 
 STEMS = ("vocals", "drums", "bass", "other")
 LIMITS = JobLimits(upload_bytes=40_000_000, queue=8)
@@ -108,7 +107,7 @@ def test_stems_equal_those_of_the_command(
     assert job["seconds"] == pytest.approx(seconds)
     words = ["separate", tune, "-m", tiny_model, "-d", "cpu", "-f", "flac", "-o", tmp_path, "-q"]
     words += [word for name, value in fields.items() for word in (f"--{name}", value)]
-    assert CliRunner().invoke(main, list(map(str, words))).exit_code == 0
+    assert call(*words).exit_code == 0
     archive = zipfile.ZipFile(io.BytesIO(app.get(job["zip"]).body))
     assert archive.namelist() == [f"My tune/{stem}.flac" for stem in STEMS]
     for stem in STEMS:

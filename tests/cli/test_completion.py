@@ -6,9 +6,8 @@ import shutil
 import subprocess
 
 import pytest
-from click.testing import CliRunner
 
-from unetsep.cli import main
+from tests.commands import call
 
 
 def complete(words: str) -> list[str]:
@@ -18,9 +17,7 @@ def complete(words: str) -> list[str]:
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
     }
-    result = CliRunner().invoke(
-        main, [], prog_name="unetsep", env=environment, complete_var="_UNETSEP_COMPLETE"
-    )
+    result = call(prog_name="unetsep", env=environment, complete_var="_UNETSEP_COMPLETE")
     return result.stdout.splitlines()
 
 
@@ -41,7 +38,7 @@ def test_commands_options_and_values_are_offered(words, expected):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_gets_a_script_that_it_understands(shell):
-    result = CliRunner().invoke(main, ["completion", shell])
+    result = call("completion", shell)
     assert result.exit_code == 0
     assert f"_UNETSEP_COMPLETE={shell}_complete" in result.stdout
     if shutil.which(shell):
@@ -50,6 +47,6 @@ def test_each_shell_gets_a_script_that_it_understands(shell):
 
 
 def test_an_unknown_shell_is_refused_with_the_choices():
-    result = CliRunner().invoke(main, ["completion", "tcsh"])
+    result = call("completion", "tcsh")
     assert result.exit_code == 2
     assert "'bash', 'zsh', 'fish'" in result.stderr

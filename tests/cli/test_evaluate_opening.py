@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import soundfile
-from click.testing import CliRunner
 from rich.console import Console
 
+from tests.commands import call
 from tests.signals import RATE, noise
-from unetsep.cli import evaluate, main
+from unetsep.cli import evaluate
 from unetsep.train.evaluation.evaluate import Outcome
 
 
@@ -57,7 +57,7 @@ def test_settings_are_shown_at_the_start(tmp_path: Path) -> None:
     estimates = tmp_path / "songs" / "test"
     command = ["eval", "--songs", str(tmp_path / "songs"), "--estimates", str(estimates)]
     command += ["--baselines", "oracle-1", "--no-figures", "-o", str(tmp_path / "out")]
-    result = CliRunner().invoke(main, [*command, "--duration", "1", "--measures", "si-sdr"])
+    result = call(*command, "--duration", "1", "--measures", "si-sdr")
     assert result.exit_code == 0, result.output
     shown = result.stderr.splitlines()
     assert shown[0].endswith(

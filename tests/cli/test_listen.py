@@ -7,17 +7,17 @@ import os
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from rich.console import Console
 
 from tests.cli.test_separate import STEMS
-from unetsep.cli import main
+from tests.commands import call
 from unetsep.cli.listen import show_page
 from unetsep.listen.songs import Song
 
 
 def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(each) for each in arguments])
+    result = call(*arguments)
     assert "Traceback" not in result.stderr
     return result
 
@@ -110,7 +110,7 @@ def test_verbose_shows_a_traceback_among_other_short_options(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     words = ["listen", word, "none"] if shown else ["listen", "--", word]  # a folder's name
     monkeypatch.setattr("sys.argv", ["unetsep", *words])
-    result = CliRunner().invoke(main, words)
+    result = call(*words)
     assert result.exit_code == 1
     assert ("Traceback" in result.stderr) == shown
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from unetsep.cli import main
+from tests.commands import call
 from unetsep.cli import models as manage
 from unetsep.cli.models import TAKE, print_models
 from unetsep.errors import WeightsError
@@ -83,7 +82,7 @@ def test_options_that_exclude_each_other_are_refused() -> None:
 @pytest.mark.parametrize("option", ["--json", "--cache-dir"])
 @pytest.mark.parametrize("command", [["download", "fast"], ["verify"]])
 def test_an_option_before_a_subcommand_is_refused(option: str, command: list[str]) -> None:
-    result = CliRunner().invoke(main, ["models", option, *command])
+    result = call("models", option, *command)
     assert result.exit_code == 1
     assert f"{option} is an option of models alone" in result.output
     assert "fast" not in result.output
@@ -153,7 +152,7 @@ def test_verify_continues_after_a_file_that_it_cannot_read_or_delete(
     refuse(monkeypatch, method, remote)
     entries = manage.list_models()
     monkeypatch.setattr(manage, "list_models", lambda: entries[::-1])
-    result = CliRunner().invoke(main, ["models", "verify"])
+    result = call("models", "verify")
     assert result.exit_code == 1
     first, *others = result.output.splitlines()
     assert first == f"remote: {said}: Read-only file system ({remote})"
@@ -186,12 +185,11 @@ def test_verify_reports_a_damaged_installation(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_commands_print_their_results(remote: Path) -> None:
-    runner = CliRunner()
-    assert "remote: " in runner.invoke(main, ["models", "download", "remote"]).output
-    assert "remote: intact" in runner.invoke(main, ["models", "verify"]).output
+    assert "remote: " in call("models", "download", "remote").output
+    assert "remote: intact" in call("models", "verify").output
     remote.write_bytes(b"x")
-    assert runner.invoke(main, ["models", "verify"]).exit_code == 1
-    assert str(hub.cache_folder()) in runner.invoke(main, ["models", "--cache-dir"]).output
+    assert call("models", "verify").exit_code == 1
+    assert str(hub.cache_folder()) in call("models", "--cache-dir").output
 
 
 def test_a_published_model_that_is_not_bundled_loads_from_the_hub(
@@ -206,7 +204,7 @@ def test_a_published_model_that_is_not_bundled_loads_from_the_hub(
 
 
 def test_json_lists_each_data_set_once() -> None:
-    content = json.loads(CliRunner().invoke(main, ["models", "--json"]).stdout)
+    content = json.loads(call("models", "--json").stdout)
     (default,) = (each for each in content["models"] if each["name"] == content["default"])
     assert default["bundled"]
     songs = default["training"]["songs"]

@@ -14,8 +14,8 @@ from unittest.mock import Mock
 
 import click
 import pytest
-from click.testing import CliRunner
 
+from tests.commands import call
 from unetsep import cli
 from unetsep.audio.formats import BIT_DEPTHS, CONTAINERS
 from unetsep.cli import CONTEXT, main, options
@@ -275,12 +275,12 @@ def test_options_of_other_tools_are_refused_with_our_equivalent() -> None:
     for theirs, here in TRANSLATIONS.items():
         assert theirs not in ours
         assert set(re.findall(r"--[a-z-]+", here)) <= ours
-        result = CliRunner().invoke(main, ["separate", "song.mp3", theirs, "x"])
+        result = call("separate", "song.mp3", theirs, "x")
         assert result.exit_code == 2
         assert f"No such option '{theirs}'. Use {here} instead." in result.stderr
     for theirs, remark in REMARKS.items():
         assert theirs not in ours
-        result = CliRunner().invoke(main, ["separate", "song.mp3", theirs, "x"])
+        result = call("separate", "song.mp3", theirs, "x")
         assert (result.exit_code, result.stderr.split("'. ")[-1]) == (2, f"{remark}\n")
 
 
@@ -303,7 +303,7 @@ def test_formats_may_be_written_in_upper_case() -> None:
 
 
 def test_the_list_of_commands_shortens_no_description() -> None:
-    result = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    result = call("--help", terminal_width=80)
     assert len(main.commands) >= 12
     assert "..." not in result.stdout.partition("Commands:")[2]
 

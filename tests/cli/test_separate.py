@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import unetsep
+from tests.commands import call
 from tests.signals import RATE, music
 from unetsep.audio.reader import AudioReader
-from unetsep.cli import CONTEXT, main
+from unetsep.cli import CONTEXT
 from unetsep.cli.options import evaluate, separate
 from unetsep.config import ModelConfig
 from unetsep.library.log import SCHEMA_FILE
@@ -42,8 +43,7 @@ def run(tiny_model, tmp_path):
 
     def separate(*arguments: object, out: str = "out", model: object = tiny_model) -> Result:
         fixed = ["separate", "-m", model, "-d", "cpu", "-o", tmp_path / out]
-        result = CliRunner().invoke(main, [str(a) for a in (*fixed, *arguments)])
-        assert result.exception is None or isinstance(result.exception, SystemExit)
+        result = call(*fixed, *arguments)
         assert "Traceback" not in result.stderr
         return result
 
@@ -515,7 +515,7 @@ def test_wrong_options_get_a_message_of_one_sentence(run, song, tmp_path, argume
     ("arguments", "what"), [(["a.wav", "-o", ""], "'-o' / '--output'"), ([""], "'SONG...'")]
 )
 def test_an_empty_path_is_refused(arguments, what):
-    result = CliRunner().invoke(main, ["separate", *arguments])
+    result = call("separate", *arguments)
     assert result.exit_code == 2
     assert f"Invalid value for {what}: it must be a path, got ''" in result.stderr
 
@@ -586,7 +586,7 @@ def test_an_excerpt_may_be_given_as_clock_times(run, song, tmp_path):
 
 def test_a_url_without_a_command_asks_whether_to_separate_it():
     url = "https://www.example.org//songs/a.mp3"
-    result = CliRunner().invoke(main, [url])
+    result = call(url)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].endswith(f"did you mean: unetsep separate {url}?")
 
@@ -597,7 +597,7 @@ def test_a_song_without_a_command_asks_whether_to_separate_it(song, tmp_path, na
     song("a song.wav", seconds=0.1)
     (tmp_path / "here.xyz").write_text("")
     (tmp_path / "folder").mkdir()
-    result = CliRunner().invoke(main, [name, "--two-stems", "vocals"])
+    result = call(name, "--two-stems", "vocals")
     assert result.exit_code == 2
     told = result.stderr.splitlines()[-1]
     quote = ('"' if os.name == "nt" else "'") if " " in name else ""
@@ -608,7 +608,7 @@ def test_a_song_without_a_command_asks_whether_to_separate_it(song, tmp_path, na
 
 @pytest.mark.parametrize("word", ["nonsense", "x" * 300])
 def test_an_unknown_command_gets_no_suggestion(word):
-    result = CliRunner().invoke(main, [word])
+    result = call(word)
     assert result.exit_code == 2
     assert "No such command" in result.stderr
     assert "did you mean" not in result.stderr
@@ -623,7 +623,7 @@ def test_folder_without_audio_is_an_error(run, tmp_path):
 
 def test_verbose_shows_the_traceback(tiny_model, tmp_path):
     arguments = ["separate", "-v", "-m", str(tiny_model), str(tmp_path / "none.wav")]
-    result = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out")])
+    result = call(*arguments, "-o", tmp_path / "out")
     assert "Traceback" in result.stderr
     assert "Loaded tiny" in result.stderr
 
@@ -1204,10 +1204,10 @@ def test_a_list_on_stdin_can_name_playlists(song, tmp_path, tiny_model):
     (tmp_path / "list.m3u").write_text("#EXTM3U\nmusic/a.wav\n")
     fixed = ["separate", "-m", str(tiny_model), "-o", str(tmp_path / "out"), "--stems", "bass"]
     listed = f"{tmp_path / 'list.m3u'}\n"
-    result = CliRunner().invoke(main, [*fixed, "--files-from", "-"], input=listed)
+    result = call(*fixed, "--files-from", "-", input=listed)
     assert result.exit_code == 0, result.stderr
     assert names(tmp_path / "out") == ["a/bass.wav"]
-    result = CliRunner().invoke(main, [*fixed, "--files-from", "-", "-"], input=listed)
+    result = call(*fixed, "--files-from", "-", "-", input=listed)
     assert "use - once" in result.stderr
 
 
@@ -1320,19 +1320,19 @@ def test_a_closed_stream_gets_a_message_of_one_sentence(
 def run_in_process(model: Path, folder: Path, path: Path) -> bytes:
     words = ["separate", "-m", model, "-d", "cpu", "-o", folder / "out", path]
     options = ["--instrumental", "-f", "flac"]
-    assert CliRunner().invoke(main, [str(w) for w in (*words, *options)]).exit_code == 0
+    assert call(*words, *options).exit_code == 0
     return (folder / "out/a (Instrumental).flac").read_bytes()
 
 
 def test_an_output_folder_is_not_created_with_the_name_of_an_audio_file(song, tiny_model, tmp_path):
     output = tmp_path / "stems.WAV"
     words = ["separate", "-m", str(tiny_model), "-d", "cpu", str(song("a.wav", seconds=0.1))]
-    refused = CliRunner().invoke(main, [*words, "-o", str(output)])
+    refused = call(*words, "-o", output)
     assert refused.exit_code == 1
     assert f"-o {output} is named like an audio file" in refused.stderr
     assert not output.exists()
     output.mkdir()
-    assert CliRunner().invoke(main, [*words, "-o", str(output)]).exit_code == 0
+    assert call(*words, "-o", output).exit_code == 0
     assert (output / "a/vocals.wav").exists()
 
 
@@ -1350,7 +1350,7 @@ def test_an_output_folder_is_not_created_with_the_name_of_an_audio_file(song, ti
 )
 def test_options_unfit_for_pipes_get_a_message_of_one_sentence(tiny_model, arguments, message):
     fixed = ["separate", "-m", str(tiny_model), "-o", "-"]
-    result = CliRunner().invoke(main, [*fixed, *arguments], input=b"RIFF")
+    result = call(*fixed, *arguments, input=b"RIFF")
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1

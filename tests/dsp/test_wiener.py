@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from click.testing import CliRunner
 
+from tests.commands import call
 from unetsep import Separator
-from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.dsp.wiener import (
     ABSOLUTE,
@@ -255,7 +254,7 @@ def test_the_command_takes_iterations(tmp_path):
     stems = []
     for iterations in ("0", "2"):
         out = ["-o", str(tmp_path / iterations), "--wiener", iterations, "--json", "-q"]
-        result = CliRunner().invoke(main, command + out)
+        result = call(*command, *out)
         assert result.exit_code == 0, result.output
         files = json.loads(result.stdout)["stems"]
         stems.append({name: soundfile.read(path)[0] for name, path in files.items()})

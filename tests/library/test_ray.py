@@ -18,10 +18,9 @@ from typing import Any
 
 import pytest
 import soundfile
-from click.testing import CliRunner
 
+from tests.commands import call
 from tests.signals import RATE, music
-from unetsep.cli import main
 from unetsep.errors import UnetsepError
 from unetsep.files import FileOptions, SeparationReport
 from unetsep.inputs import Input
@@ -89,7 +88,7 @@ def test_no_song_is_lost_or_repeated_when_workers_are_killed_offline(
         soundfile.write(source / f"{seed}.wav", music(20, seed=seed).T, RATE)
     (source / "bad.wav").write_bytes(b"no audio")
     words = ["separate", str(source), "-m", str(tiny_model), "--precision", "fp32"]
-    assert CliRunner().invoke(main, [*words, "-d", "cpu", "-o", str(tmp_path / "here")]).exit_code
+    assert call(*words, "-d", "cpu", "-o", tmp_path / "here").exit_code
     out = tmp_path / "out"
     command = [*cut(), sys.executable, "-m", "unetsep", *words, "-o", str(out)]
     command += ["--engine", "ray", "--jobs", "2", "--json"]
@@ -137,7 +136,7 @@ def test_no_song_is_lost_or_repeated_when_workers_are_killed_offline(
     ],
 )
 def test_options_that_the_engine_does_not_support_are_refused(words, message):
-    result = CliRunner().invoke(main, ["separate", "song.wav", *words])
+    result = call("separate", "song.wav", *words)
     assert result.exit_code == 1
     assert message in result.stderr
 
@@ -146,7 +145,7 @@ def test_a_missing_ray_gets_a_message_with_the_extra(tmp_path, tiny_model, monke
     monkeypatch.setitem(sys.modules, "ray", None)
     soundfile.write(tmp_path / "a.wav", music(0.2).T, RATE)
     words = ["separate", tmp_path / "a.wav", "-o", tmp_path / "out", "-m", tiny_model]
-    result = CliRunner().invoke(main, [str(word) for word in (*words, "--engine", "ray")])
+    result = call(*words, "--engine", "ray")
     assert result.exit_code == 1
     advice = 'run pip install "unetsep[ray]" or, in a checkout, pip install -e ".[ray]"'
     assert advice in result.stderr

@@ -22,13 +22,13 @@ from urllib.parse import quote, unquote
 import fsspec
 import pytest
 import soundfile
-from click.testing import CliRunner, Result
+from click.testing import Result
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
+from tests.commands import call
 from tests.signals import RATE, music
 from tests.web import Quiet, serving
-from unetsep.cli import main
 from unetsep.errors import UnetsepError
 from unetsep.library import store
 from unetsep.library.remote import MARK, RemoteLog, Spool
@@ -56,8 +56,7 @@ def run(tiny_model):
 
     def separate(*words: object) -> Result:
         fixed = ["separate", "-m", tiny_model, "-d", "cpu"]
-        result = CliRunner().invoke(main, [str(word) for word in (*fixed, *words)])
-        assert result.exception is None or isinstance(result.exception, SystemExit)
+        result = call(*fixed, *words)
         assert "unexpected" not in result.stderr, result.stderr
         return result
 

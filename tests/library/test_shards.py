@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from click.testing import CliRunner
 
+from tests.commands import call
 from tests.signals import RATE, music
 from unetsep.audio.tag_writers import write_tags
 from unetsep.audio.tags import Tags
-from unetsep.cli import main
 from unetsep.inputs import Input
 from unetsep.library.shards import Shard, parse_shard
 from unetsep.paths import TEMPLATE, target_path
@@ -71,7 +70,7 @@ def test_every_shard_reports_a_missing_input():
 def test_a_shard_that_does_not_exist_is_refused(text):
     with pytest.raises(ValueError, match=r"such as 3/20|expected 3/20"):
         parse_shard(text)
-    result = CliRunner().invoke(main, ["separate", "song.wav", "--shard", text])
+    result = call("separate", "song.wav", "--shard", text)
     assert result.exit_code == 2
     assert "3/20" in result.stderr
 
@@ -86,7 +85,7 @@ def test_commands_of_all_shards_separate_each_song_once_and_an_empty_one_exits_0
     said = []
     for k in range(1, 6):
         words = ["separate", source, "-o", out, "-m", tiny_model, "-d", "cpu", "--shard", f"{k}/5"]
-        result = CliRunner().invoke(main, [str(word) for word in words])
+        result = call(*words)
         assert result.exit_code == 0, result.stderr
         said.append(next(x for x in result.stderr.splitlines() if x.startswith(f"Shard {k}/5")))
     counts = [0 if "none of 3" in line else int(line.split(": ")[1].split()[0]) for line in said]
@@ -105,7 +104,7 @@ def test_no_shard_overwrites_the_song_of_another(tmp_path, tiny_model):
     (k,) = [k for k in range(1, 10) if Shard(k, 9).holds("a")]
     assert not Shard(k, 9).holds("a/vocals")
     words = ["separate", tmp_path, "-o", tmp_path, "-m", tiny_model, "-d", "cpu", "--overwrite"]
-    result = CliRunner().invoke(main, [str(word) for word in (*words, "--shard", f"{k}/9")])
+    result = call(*words, "--shard", f"{k}/9")
     assert result.exit_code == 1
     assert "would be written over an input" in result.stderr
     assert (tmp_path / "a/vocals.wav").read_bytes() == before
@@ -124,7 +123,7 @@ def test_songs_with_stems_of_one_name_are_refused_in_both_shards(tmp_path, tiny_
     words = ["separate", source, "-o", out, "-m", tiny_model, "-d", "cpu", "--overwrite"]
     for name, k in numbers.items():
         more = ["--filename", template, "--shard", f"{k}/21"]
-        result = CliRunner().invoke(main, [str(word) for word in (*words, *more)])
+        result = call(*words, *more)
         assert f"Shard {k}/21: 1 of 3 songs" in result.stderr
         assert result.exit_code == (name != "c"), result.stderr
         assert ("a.flac and" in result.stderr) == (name != "c")

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
+from tests.commands import call
 from unetsep import Separator, WeightsError, list_models
-from unetsep.cli import main
 from unetsep.dsp.segments import SegmentedMasks
 from unetsep.dsp.spectrogram import stft
 from unetsep.network.build import for_inference
@@ -163,15 +162,14 @@ def test_unwanted_stems_are_not_computed_if_masks_are_independent():
 def test_an_imported_model_works_like_any_other(tmp_path, home):
     with tarfile.open(tmp_path / "2stems.tar.gz", "w:gz") as tar:
         tar.add(FIXTURE / "2stems", ".", filter=lambda m: None if "npz" in m.name else m)
-    run = CliRunner().invoke
-    result = run(main, ["models", "import-spleeter", str(tmp_path / "2stems.tar.gz")])
+    result = call("models", "import-spleeter", tmp_path / "2stems.tar.gz")
     assert result.exit_code == 0, result.output
     assert "--model spleeter-2stems" in result.output
-    listed = json.loads(run(main, ["models", "--json"]).stdout)["models"][-1]
+    listed = json.loads(call("models", "--json").stdout)["models"][-1]
     assert listed["name"] == "spleeter-2stems"
     assert listed["source"]["from"] == "2stems.tar.gz"
     assert set(listed["source"]["sha256"]) == {"model.index", DATA}
-    assert "imported" in run(main, ["models"]).stdout
+    assert "imported" in call("models").stdout
     assert list_models()[-1].config["segment_frames"] == 512
     method = model_method(["spleeter-2stems"])  # as `unetsep eval` takes it
     assert method.sha256 == list_models()[-1].sha256
@@ -261,7 +259,7 @@ def test_damage_gives_one_sentence_and_writes_nothing(tmp_path, home, file, harm
         (folder / file).write_bytes(content)
     else:
         (folder / file).unlink()
-    result = CliRunner().invoke(main, ["models", "import-spleeter", str(folder)])
+    result = call("models", "import-spleeter", folder)
     assert result.exit_code == 1
     (line,) = result.output.splitlines()
     assert line.startswith("Error: ")

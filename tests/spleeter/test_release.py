@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from unetsep.cli import main
+from tests.commands import call
 from unetsep.errors import WeightsError
 from unetsep.locks import HeldError, held
 from unetsep.spleeter import release
@@ -106,7 +106,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: str | Path) -> Result:
-    return CliRunner().invoke(main, ["models", "download", *map(str, words)])
+    return call("models", "download", *words)
 
 
 def same_as_fixture(name: str, archive: str) -> bool:

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
+from tests.commands import call
 from tests.train.synthetic import MODEL, RATE, write
-from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.network import presets
 from unetsep.separator import Separator
@@ -28,8 +27,8 @@ STEMS = ("piano", "strings")
 CLIP = ["--batch-size", "1", "--workers", "0", "--accelerator", "cpu", "--precision", "fp32"]
 
 
-def call(*words: object) -> str:
-    told = CliRunner().invoke(main, [str(word) for word in words])
+def output(*words: object) -> str:
+    told = call(*words)
     assert told.exit_code == 0, told.output
     return told.output
 
@@ -49,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data = ["--songs", base / "songs", "--stems", "piano,strings", "--cache", base / "cache"]
         shares = ["--extra-share", "strings=0.5", "--second-share", "piano=0.2", "--held-out", "1"]
         steps = ["--loss", "l1", "--max-steps", "10", "--valid-every", "10"]
-        call("train", "--run", base / "run", *data, *shares, *steps, *CLIP)
-        call("export", base / "run")
+        output("train", "--run", base / "run", *data, *shares, *steps, *CLIP)
+        output("export", base / "run")
     return base
 
 
@@ -68,7 +67,7 @@ def test_the_run_stores_its_stems(folder: Path) -> None:
 def test_the_checkpoint_separates_a_mixture(folder: Path) -> None:
     parts = [soundfile.read(folder / f"songs/train/two/{stem}.wav")[0] for stem in STEMS]
     soundfile.write(folder / "mixed.wav", sum(parts), RATE, subtype="FLOAT")
-    call("separate", folder / "mixed.wav", "-m", folder / "run/export/l1.safetensors",
+    output("separate", folder / "mixed.wav", "-m", folder / "run/export/l1.safetensors",
          "-o", folder / "out", "--quiet")  # fmt: skip
     written = sorted((folder / "out" / "mixed").glob("[!.]*.wav"))
     assert [path.name for path in written] == ["piano.wav", "strings.wav"]

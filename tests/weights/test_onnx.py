@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from click.testing import CliRunner
 
+from tests.commands import call
 from tests.signals import RATE
 from tests.weights.test_model import SPLEETER, STATES, clips, guided_network, seed_network
-from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.errors import WeightsError
 from unetsep.network.guided import Guided
@@ -98,7 +97,7 @@ def test_masks_of_real_music_are_equal_and_the_example_gives_the_same_stems(
     excerpt: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "fast.onnx"
-    result = CliRunner().invoke(main, ["export-onnx", "fast", "-o", str(path)])
+    result = call("export-onnx", "fast", "-o", path)
     assert result.exit_code == 0, result.output
     proto = onnx.load(path)
     assert proto.opset_import[0].version == OPSET
@@ -165,7 +164,7 @@ def test_a_missing_folder_is_reported_before_the_export(
 ) -> None:
     monkeypatch.setattr(torch.onnx, "export", None)
     path = tmp_path / "nowhere" / "net.onnx"
-    told = CliRunner().invoke(main, ["export-onnx", "fast", "-o", str(path)])
+    told = call("export-onnx", "fast", "-o", path)
     assert told.exit_code == 1
     assert f"there is no folder {path.parent}" in told.output
 
@@ -200,11 +199,11 @@ def test_the_command_replaces_a_file_only_with_overwrite(
     exports = []
     monkeypatch.setattr("unetsep.weights.onnx.export_onnx", lambda *given: exports.append(given))
     command = ["export-onnx", "fast", "-o", str(path)]
-    told = CliRunner().invoke(main, command)
+    told = call(*command)
     assert told.exit_code == 1
     assert f"{path} already exists: use --overwrite" in told.output
     assert exports == []
-    assert CliRunner().invoke(main, [*command, "--overwrite"]).exit_code == 0
+    assert call(*command, "--overwrite").exit_code == 0
     assert exports == [("fast", path)]
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
+from tests.commands import call
 from tests.signals import RATE, music, noise
-from unetsep.cli import main
 from unetsep.train.evaluation import results
 from unetsep.train.evaluation.compare import compare
 from unetsep.train.evaluation.estimates import baseline_methods
@@ -94,7 +93,7 @@ def test_measures_are_stored_reused_reported_and_compared(root: Path, tmp_path: 
         assert {each.lower_is_better for each in gains} == {metric == "lsd-2k-8k"}
     words = ["eval", "--musdb-root", str(root), "-o", str(tmp_path), "--measures", "lsd,si-sdr"]
     words += ["--estimates", str(root / "test"), "--baselines", "mixture-4", "--no-figures"]
-    result = CliRunner().invoke(main, words)
+    result = call(*words)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## SI-SDR (dB, higher is better)" in text

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner, Result
 
+from tests.commands import call
 from tests.signals import RATE, noise
-from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.errors import AudioError
 from unetsep.network.unet import UNet
@@ -265,10 +264,6 @@ def test_files_of_different_rates_are_refused(songs: Path) -> None:
     soundfile.write(songs / "test" / "a" / "voice.wav", np.zeros((100, 2)), 48_000)
     with pytest.raises(AudioError, match=r"differ in sample rate .band 44100, voice 48000 Hz"):
         read_track(find_songs(songs, "test")[0])
-
-
-def call(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def test_the_command_scores_songs(songs: Path, tmp_path: Path) -> None:

@@ -10,18 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests import hub
+from tests.weights.fake_hub import CONTENT, fake_hub
 from unetsep.storage import FULL
-from unetsep.weights import hub as hub_module
+from unetsep.weights import hub
 from unetsep.weights.hub import _is_of_storage
 
-CONTENT = bytes(range(256)) * 800
 SCRIPT = """
 import json, os, sys, time
 import huggingface_hub
@@ -52,7 +49,7 @@ def test_settings_of_the_client_are_restored_after_several_downloads_at_once() -
     from huggingface_hub import constants
 
     before = constants.DOWNLOAD_CHUNK_SIZE
-    first, second = hub_module._client_settings(), hub_module._client_settings()
+    first, second = hub._client_settings(), hub._client_settings()
     entered = threading.Event()
 
     def other() -> None:
@@ -62,7 +59,7 @@ def test_settings_of_the_client_are_restored_after_several_downloads_at_once() -
     with first:
         thread = threading.Thread(target=other)
         thread.start()
-        assert constants.DOWNLOAD_CHUNK_SIZE == hub_module.DOWNLOAD_BLOCK
+        assert constants.DOWNLOAD_CHUNK_SIZE == hub.DOWNLOAD_BLOCK
         assert not entered.wait(0.2)
     thread.join()
     assert entered.is_set()
@@ -85,21 +82,8 @@ def fetch(home: Path, endpoint: str, **environment: str) -> dict[str, object]:
     return dict(json.loads(run.stdout))
 
 
-@contextmanager
-def server(behaviour: str) -> Iterator[tuple[str, list[str]]]:
-    """Address of a running server, and the list of its requests."""
-    running = hub.serve(CONTENT, behaviour)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}", running.requests  # type: ignore[attr-defined]
-    finally:
-        running.shutdown()
-        running.server_close()
-
-
 def test_a_good_download_is_cached_and_used_offline(tmp_path: Path) -> None:
-    with server("good") as (address, requests):
+    with fake_hub("good") as (address, requests):
         first = fetch(tmp_path, address)
         assert Path(str(first["path"])).read_bytes() == CONTENT
         asked = len(requests)
@@ -118,7 +102,7 @@ CLIENTS = pytest.mark.parametrize(
 
 @CLIENTS
 def test_a_slow_download_completes(client: dict[str, str], tmp_path: Path) -> None:
-    with server("slow") as (address, _):
+    with fake_hub("slow") as (address, _):
         result = fetch(tmp_path, address, STALL="1", **client)
     assert "path" in result
     assert float(str(result["took"])) > 1.5  # longer than without a byte
@@ -126,13 +110,13 @@ def test_a_slow_download_completes(client: dict[str, str], tmp_path: Path) -> No
 
 @CLIENTS
 def test_a_download_that_hangs_times_out(client: dict[str, str], tmp_path: Path) -> None:
-    with server("hang") as (address, _):
+    with fake_hub("hang") as (address, _):
         result = fetch(tmp_path, address, STALL="1", **client)
     assert "no data for 1 s" in str(result["error"])
 
 
 def test_a_body_with_another_hash_is_deleted_from_the_cache(tmp_path: Path) -> None:
-    with server("corrupt") as (address, _):
+    with fake_hub("corrupt") as (address, _):
         result = fetch(tmp_path, address)
     assert "damaged or replaced" in str(result["error"])
     assert result["cached"] is None
@@ -143,7 +127,7 @@ def test_a_body_with_another_hash_is_deleted_from_the_cache(tmp_path: Path) -> N
 def test_a_hub_that_names_another_file_deletes_none(tmp_path: Path) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
-    with server("lying") as (address, _):
+    with fake_hub("lying") as (address, _):
         result = fetch(tmp_path / "home", address)
     assert "error" in result
     assert victim.read_text() == "mine"
@@ -161,7 +145,7 @@ def test_a_hub_that_names_another_file_deletes_none(tmp_path: Path) -> None:
 def test_failures_give_one_sentence_with_file_address_and_remedy(
     behaviour: str, stall: str, said: str, tmp_path: Path
 ) -> None:
-    with server(behaviour) as (address, _):
+    with fake_hub(behaviour) as (address, _):
         result = fetch(tmp_path, address, STALL=stall)
     message = str(result["error"])
     assert said in message
@@ -181,7 +165,7 @@ def test_a_refused_connection_is_detected_at_once(tmp_path: Path) -> None:
 
 def test_an_unusable_folder_is_not_blamed_on_the_connection(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with server("good") as (address, _):
+    with fake_hub("good") as (address, _):
         message = str(fetch(tmp_path / "file", address)["error"])
     assert "free or choose a folder for downloads (HF_HOME; now " in message
     assert str(tmp_path / "file") in message
@@ -205,14 +189,14 @@ def test_disk_errors_are_distinguished_from_connection_errors(
 
 
 def test_offline_mode_is_reported_without_a_request(tmp_path: Path) -> None:
-    with server("good") as (address, requests):
+    with fake_hub("good") as (address, requests):
         result = fetch(tmp_path, address, HF_HUB_OFFLINE="1")
         assert "HF_HUB_OFFLINE is set" in str(result["error"])
         assert requests == []
 
 
 def test_a_damaged_cache_is_detected_and_cleared(tmp_path: Path) -> None:
-    with server("good") as (address, _):
+    with fake_hub("good") as (address, _):
         path = Path(str(fetch(tmp_path, address)["path"]))
         path.write_bytes(CONTENT[:-1])
         assert "damaged" in str(fetch(tmp_path, address)["error"])
@@ -221,7 +205,7 @@ def test_a_damaged_cache_is_detected_and_cleared(tmp_path: Path) -> None:
 
 def test_the_server_of_these_tests_hangs_when_told_to() -> None:
     """Guards the tests above: a server that answered would prove nothing."""
-    with server("hang") as (address, _):
+    with fake_hub("hang") as (address, _):
         import urllib.request
 
         begun = time.monotonic()

@@ -1,24 +1,32 @@
-"""A small server on loopback that answers like the hub, well or badly.
-
-``python tests/hub.py FILE BEHAVIOUR`` serves FILE under any repository and prints its port.
-"""
+"""A hub on loopback that answers well or badly, for the real client."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+
+from tests.web import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-BEHAVIOURS = ("good", "corrupt", "cut", "404", "403", "500", "slow", "hang", "lying")
+# Of its only file.
+CONTENT = bytes(range(256)) * 800
 
 
-def serve(content: bytes, behaviour: str) -> ThreadingHTTPServer:
-    """A server for one file; ``server.requests`` collects what was asked for."""
-    asked: list[str] = []
-    body = bytes(reversed(content)) if behaviour == "corrupt" else content
+@contextmanager
+def fake_hub(behaviour: str) -> Iterator[tuple[str, list[str]]]:
+    """Address of a hub that has one file under any name, and the list of its requests.
+
+    Parameters
+    ----------
+    behaviour
+        ``good``; ``slow``, ``hang`` or ``cut``: bytes come late, never, or end too early;
+        ``corrupt`` or ``lying``: the bytes or the name are others; or an HTTP status.
+    """
+    requests: list[str] = []
+    body = bytes(reversed(CONTENT)) if behaviour == "corrupt" else CONTENT
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -30,7 +38,7 @@ def serve(content: bytes, behaviour: str) -> ThreadingHTTPServer:
             self.answer(with_body=True)
 
         def answer(self, *, with_body: bool) -> None:
-            asked.append(f"{self.command} {self.path}")
+            requests.append(f"{self.command} {self.path}")
             if behaviour == "hang":
                 time.sleep(60)
             if behaviour.isdigit() or "/resolve/" not in self.path:
@@ -47,8 +55,10 @@ def serve(content: bytes, behaviour: str) -> ThreadingHTTPServer:
             self.send_header("ETag", f'"{etag}"')
             self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
-            if not with_body:
-                return
+            if with_body:
+                self.send(body)
+
+        def send(self, body: bytes) -> None:
             if behaviour == "cut":
                 self.wfile.write(body[: len(body) // 2])
                 self.wfile.flush()
@@ -62,15 +72,7 @@ def serve(content: bytes, behaviour: str) -> ThreadingHTTPServer:
                 self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            pass
+            """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.requests = asked  # type: ignore[attr-defined]
-    return server
-
-
-if __name__ == "__main__":
-    running = serve(Path(sys.argv[1]).read_bytes(), sys.argv[2])
-    print(running.server_port, flush=True)  # noqa: T201
-    running.serve_forever()
+    with serving(Handler) as address:
+        yield address, requests

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from tests.forks import Server, forks
+from tests.forks import Forks
 from tests.musdb import write_song
 from tests.signals import RATE, music, noise
 from unetsep.audio.ffmpeg_program import find_ffmpeg
@@ -119,12 +119,12 @@ def need_ffmpeg() -> str:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+def forks() -> Iterator[Forks]:
     """The command in processes of their own."""
     if os.name == "nt":
         pytest.skip("needs forks")
-    with forks() as run:
-        yield run
+    with Forks() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

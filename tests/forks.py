@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-
-Server = Callable[..., dict[str, float]]
 
 # Loads torch once, then runs each command in a fork and sends it a signal.
-SERVER = """
+PARENT = """
 import json, os, random, resource, runpy, signal, sys, time
 import unetsep.cli.separate
 import torch
@@ -39,7 +35,7 @@ def start(job):
             signal.signal(signal.SIGHUP, signal.SIG_IGN if job.get("nohup") else signal.SIG_DFL)
             obey_signals()
             os.write(begin, b"x")
-            sys.argv = [job.get("module", "unetsep"), *job["arguments"]]
+            sys.argv = [job.get("module", "unetsep"), *map(str, job["arguments"])]
             if "module" in job:
                 runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
             else:
@@ -73,9 +69,8 @@ for line in os.fdopen(os.dup(0)):
 """
 
 
-@contextlib.contextmanager
-def forks(*modules: str) -> Iterator[Server]:
-    """Send jobs that run at the same time, get the exit code and time of the last.
+class Forks:
+    """Runs jobs in forks of a process that has imported torch.
 
     A job has ``arguments`` of the command or of a ``module``, and may have files in the place of
     ``stdin``, ``stdout`` and ``stderr``, a ``folder`` to run in, a ``signal`` that it gets
@@ -87,26 +82,32 @@ def forks(*modules: str) -> Iterator[Server]:
     modules
         Those that jobs find imported, besides the command.
     """
-    imports = "".join(f"import {module}\n" for module in modules)
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", imports + SERVER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert process.stdin
-    assert process.stdout
 
-    def run(*jobs: dict[str, object], **job: object) -> dict[str, float]:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(json.dumps([*jobs, job]) + "\n")
-        process.stdin.flush()
-        last: dict[str, float] = json.loads(process.stdout.readline())[-1]
-        return last
+    def __init__(self, *modules: str) -> None:
+        imports = "".join(f"import {module}\n" for module in modules)
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", imports + PARENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
 
-    yield run
-    process.stdin.close()
-    process.wait()
-    process.stdout.close()
+    def __enter__(self) -> Forks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(self, **job: object) -> dict[str, float]:
+        """Exit ``code`` and ``seconds`` of a job."""
+        return self.run_together(job)[0]
+
+    def run_together(self, *jobs: dict[str, object]) -> list[dict[str, float]]:
+        """The same for each of several jobs that run at the same time."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(jobs, default=str) + "\n")
+        self._process.stdin.flush()
+        ended: list[dict[str, float]] = json.loads(self._process.stdout.readline())
+        return ended

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from tests.forks import Server
+from tests.forks import Forks
 from tests.signals import RATE, music
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and signals")
@@ -28,8 +28,8 @@ SECONDS = 4  # of the song: several segments
 class Case:
     """A song, how to separate it, and what an undisturbed run gives, in how many seconds."""
 
-    def __init__(self, server: Server, folder: Path, model: Path, container: str) -> None:
-        self.server, self.model, self.container = server, model, container
+    def __init__(self, forks: Forks, folder: Path, model: Path, container: str) -> None:
+        self.forks, self.model, self.container = forks, model, container
         self.source = folder / "song.wav"
         soundfile.write(self.source, music(SECONDS, RATE, 2, 0).T, RATE, subtype="FLOAT")
         self.move(folder)
@@ -44,8 +44,7 @@ class Case:
     def run(self, out: Path, *options: str, **job: object) -> dict[str, float]:
         arguments = ["separate", "-q", "-m", self.model, "-d", "cpu", "-f", self.container]
         arguments += ["-o", out, *(options or ["--overwrite"]), self.source]
-        stderr = str(self.folder / "stderr")
-        return self.server(arguments=[str(a) for a in arguments], stderr=stderr, **job)
+        return self.forks.run(arguments=arguments, stderr=self.folder / "stderr", **job)
 
     @property
     def stderr(self) -> str:
@@ -68,8 +67,8 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=["wav", "flac"])
-def reference_case(request, server, tmp_path_factory, tiny_model):
-    return Case(server, tmp_path_factory.mktemp("whole"), tiny_model, request.param)
+def reference_case(request, forks, tmp_path_factory, tiny_model):
+    return Case(forks, tmp_path_factory.mktemp("whole"), tiny_model, request.param)
 
 
 @pytest.fixture
@@ -128,22 +127,21 @@ def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_no_file(case):
         assert not case.out.exists()
 
 
-def test_processes_in_one_folder_do_not_corrupt_each_other(server, song, tmp_path, tiny_model):
+def test_processes_in_one_folder_do_not_corrupt_each_other(forks, song, tmp_path, tiny_model):
     source = song("song.wav", seconds=8, subtype="FLOAT")
     jobs = []
     for name, container in [("whole", "flac"), ("out", "flac"), ("out", "flac"), ("out", "wav")]:
         arguments = ["separate", "-q", "-m", tiny_model, "-d", "cpu", "--overwrite", "-f"]
         arguments += [container, "-o", tmp_path / name, source]
-        stderr = str(tmp_path / f"stderr{len(jobs)}")
-        jobs.append({"arguments": [str(a) for a in arguments], "stderr": stderr})
-    assert server(*jobs[:-1], **jobs[-1])["code"] == 0
+        jobs.append({"arguments": arguments, "stderr": tmp_path / f"stderr{len(jobs)}"})
+    assert [ended["code"] for ended in forks.run_together(*jobs)] == [0] * 4
     assert [(tmp_path / f"stderr{i}").read_text() for i in range(4)] == [""] * 4
     found = Case.contents(tmp_path / "out")
     assert len(found) == 8
     assert Case.contents(tmp_path / "whole").items() <= found.items()
 
 
-def test_a_read_only_disk_is_reported(server, song, tmp_path, tiny_model):
+def test_a_read_only_disk_is_reported(forks, song, tmp_path, tiny_model):
     mount = tmp_path / "mount"
     mount.mkdir()
     options = ["-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(mount)]
@@ -151,7 +149,7 @@ def test_a_read_only_disk_is_reported(server, song, tmp_path, tiny_model):
         pytest.skip("may not mount")
     try:
         arguments = ["separate", "-q", "-m", tiny_model, "-o", mount / "out", song(seconds=0.2)]
-        done = server(arguments=[str(a) for a in arguments], stderr=str(tmp_path / "stderr"))
+        done = forks.run(arguments=arguments, stderr=tmp_path / "stderr")
     finally:
         subprocess.run(["umount", str(mount)], check=True)
     assert done["code"] == 1
@@ -166,7 +164,7 @@ def test_a_read_only_disk_is_reported(server, song, tmp_path, tiny_model):
     # 4250 kB those of 24 bits.
     [("wav", 300), ("wav", 4200), ("mp3", 300), ("flac", 4250), ("ogg", 5600), ("mp3", 5600)],
 )
-def test_a_full_disk_is_reported(server, song, tmp_path, tiny_model, container, kilobytes):
+def test_a_full_disk_is_reported(forks, song, tmp_path, tiny_model, container, kilobytes):
     mount = tmp_path / "mount"
     mount.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(mount)]
@@ -175,7 +173,7 @@ def test_a_full_disk_is_reported(server, song, tmp_path, tiny_model, container, 
     try:
         arguments = ["separate", "-q", "-m", tiny_model, "-f", container, "-o", mount / "out"]
         arguments.append(song(seconds=4, subtype="FLOAT"))
-        done = server(arguments=[str(a) for a in arguments], stderr=str(tmp_path / "stderr"))
+        done = forks.run(arguments=arguments, stderr=tmp_path / "stderr")
         assert list(mount.iterdir()) == []
     finally:
         subprocess.run(["umount", str(mount)], check=True)
@@ -196,35 +194,40 @@ def four_songs(song, tmp_path):
     return tmp_path / "in"
 
 
-def reports(process: subprocess.Popen[str]) -> list[tuple[str, str]]:
-    out, errors = process.communicate(timeout=120)
-    assert "Traceback" not in errors
-    assert process.returncode == 0, errors
-    lines = [json.loads(line) for line in out.splitlines()]
-    return [(Path(line["source"]).stem, line["status"]) for line in lines]
+@pytest.fixture
+def words(four_songs, tmp_path, tiny_model):
+    """Separate those of four songs that are not separated yet."""
+    return ["-m", str(tiny_model), "-o", str(tmp_path / "out"), "--skip-existing", str(four_songs)]
 
 
-def test_two_processes_on_one_folder_separate_each_song_once(four_songs, tmp_path, tiny_model):
-    command = [*COMMAND, "-m", tiny_model, "-o", tmp_path / "out", "--skip-existing", four_songs]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen([*map(str, command)], **pipes) for _ in range(2)]
-    told = [line for process in both for line in reports(process)]
+def statuses(forks: Forks, folder: Path, words: list[str], runs: int) -> list[tuple[str, str]]:
+    """Songs, and what became of them, in some runs at the same time."""
+    arguments = ["separate", "--json", "-d", "cpu", *words]
+    streams = [{"stdout": folder / f"{n}.out", "stderr": folder / f"{n}.err"} for n in range(runs)]
+    ended = forks.run_together(*({"arguments": arguments} | each for each in streams))
+    errors = [each["stderr"].read_text() for each in streams]
+    assert "Traceback" not in "".join(errors)
+    assert [each["code"] for each in ended] == [0] * runs, errors
+    lines = [line for each in streams for line in each["stdout"].read_text().splitlines()]
+    return [(Path(each["source"]).stem, each["status"]) for each in map(json.loads, lines)]
+
+
+def test_two_processes_on_one_folder_separate_each_song_once(forks, words, tmp_path):
+    told = statuses(forks, tmp_path, words, runs=2)
     assert sorted(name for name, status in told if status == "ok") == list(FOUR)
     assert sorted(name for name, status in told if status == "skipped") == list(FOUR)
     assert len(Case.contents(tmp_path / "out")) == 16
 
 
-def test_a_run_after_a_kill_skips_finished_songs(four_songs, tmp_path, tiny_model):
-    command = [*COMMAND, "-m", tiny_model, "-o", tmp_path / "out", "--skip-existing", four_songs]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    killed = subprocess.Popen([*map(str, command)], **pipes)
-    first = json.loads(killed.stdout.readline())
-    killed.kill()
-    killed.communicate()
+def test_a_run_after_a_kill_skips_finished_songs(forks, words, tmp_path):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*COMMAND, *words], **pipes) as killed:
+        first = json.loads(killed.stdout.readline())
+        killed.kill()
     # Several songs are worked on at a time: any may end first.
     name = Path(first["source"]).stem
     made = {path: path.stat().st_ino for path in (tmp_path / "out" / name).glob("[!.]*")}
-    told = reports(subprocess.Popen([*map(str, command)], **pipes))
+    told = statuses(forks, tmp_path, words, runs=1)
     assert (name, "skipped") in told
     assert {path: path.stat().st_ino for path in made} == made
     assert sorted(name for name, _ in told) == list(FOUR)

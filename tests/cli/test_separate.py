@@ -1223,15 +1223,15 @@ def test_a_song_is_separated_from_stdin_to_stdout(song, tmp_path, tiny_model):
 
 
 @pytest.fixture
-def run_with_pipes(server, tiny_model, tmp_path):
+def run_with_pipes(forks, tiny_model, tmp_path):
     """Exit code, stdout and stderr of ``unetsep separate`` in a process of its own."""
     stdin, out, error = (tmp_path / name for name in ("stdin.pipe", "stdout.pipe", "stderr.pipe"))
 
     def separate(*arguments: object, content: bytes = b"", stdout: Path = out):
         stdin.write_bytes(content)
         words = ["separate", "-m", tiny_model, "-d", "cpu", *arguments]
-        streams = {"stdin": str(stdin), "stdout": str(stdout), "stderr": str(error)}
-        done = server(arguments=[str(word) for word in words], folder=str(tmp_path), **streams)
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": error}
+        done = forks.run(arguments=words, folder=tmp_path, **streams)
         written = out.read_bytes() if stdout == out else b""
         return done["code"], written, error.read_text()
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
-from tests.forks import Server, forks
+from tests.forks import Forks
 from tests.train.ddp_run import Notes
 from tests.train.runs import log
 from tests.train.synthetic import songs, tiny, write_musdb
@@ -29,30 +29,30 @@ from unetsep.train.interruption import EndSignals
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def forks() -> Iterator[Forks]:
     """Programs in processes of their own; those that they start themselves are new ones."""
-    with forks("lightning", "tests.train.synthetic", "unetsep.train.fit") as run:
-        yield run
+    with Forks("lightning", "tests.train.synthetic", "unetsep.train.fit") as running:
+        yield running
 
 
 def job(folder: Path, module: str, *words: object) -> dict[str, Any]:
     """A module of the tests as a program that tells what it has to say in ``folder/stderr``."""
-    streams = {"stdout": os.devnull, "stderr": str(folder / "stderr")}
-    return {"module": f"tests.train.{module}", "arguments": [*map(str, words)], **streams}
+    streams = {"stdout": os.devnull, "stderr": folder / "stderr"}
+    return {"module": f"tests.train.{module}", "arguments": words, **streams}
 
 
-def run_in_two(server: Server, folder: Path, *words: str) -> tuple[str, float]:
+def run_in_two(forks: Forks, folder: Path, *words: str) -> tuple[str, float]:
     """Messages and seconds of a run in two processes, one of which was killed."""
-    ran = server(**job(folder, "ddp_run", folder, *words))
+    ran = forks.run(**job(folder, "ddp_run", folder, *words))
     assert ran["code"] != 0
     return (folder / "stderr").read_text(), ran["seconds"]
 
 
 @pytest.fixture(scope="module")
-def lost_run(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
+def lost_run(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
     """Folder, messages and seconds of such a run."""
     folder = tmp_path_factory.mktemp("two")
-    return folder, *run_in_two(server, folder)
+    return folder, *run_in_two(forks, folder)
 
 
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(
@@ -80,8 +80,8 @@ def test_a_run_that_loses_a_process_ends_with_a_message_and_a_good_checkpoint(
     assert check_resumable(folder / "run" / "last.ckpt", config) == 3
 
 
-def test_a_run_that_lightning_kills_reports_the_reason(server: Server, tmp_path: Path) -> None:
-    messages, seconds = run_in_two(server, tmp_path, "observed")
+def test_a_run_that_lightning_kills_reports_the_reason(forks: Forks, tmp_path: Path) -> None:
+    messages, seconds = run_in_two(forks, tmp_path, "observed")
     assert seconds < 60 + 60
     assert messages.count("process 1 of this run ended with code -9; the run stops") == 1
 
@@ -178,15 +178,13 @@ def test_a_process_that_stops_with_the_others_is_not_lost(
     assert not caplog.messages
 
 
-def test_a_signal_to_any_process_stops_all_with_a_checkpoint(
-    server: Server, tmp_path: Path
-) -> None:
+def test_a_signal_to_any_process_stops_all_with_a_checkpoint(forks: Forks, tmp_path: Path) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
 
     def train(number: int, *more: object) -> tuple[float, str]:
         where = ("--cache", tmp_path / "cache", "--run", tmp_path / "run", "--workers", 0)
         words = (number, "train", *where, "--accelerator", "cpu", "--devices", 2, *more)
-        ran = server(**job(tmp_path, "ddp_command", *words))
+        ran = forks.run(**job(tmp_path, "ddp_command", *words))
         return ran["code"], (tmp_path / "stderr").read_text()
 
     settings = ("--loss", "l1", "--batch-size", 1, "--precision", "fp32")

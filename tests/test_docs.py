@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from string import Template
@@ -23,7 +24,7 @@ import pytest
 import yaml
 
 import unetsep
-from tests.listen.browser import chromium, complaints, requests
+from tests.listen.browser import chromium, complaints, requests, screen
 from tests.web import Quiet, serving
 from unetsep.cli import main
 from unetsep.train.evaluation.published import PUBLISHED
@@ -506,14 +507,19 @@ def test_the_reference_shows_formulas_lists_and_signatures(tmp_path, monkeypatch
     assert recipe.with_reference(recipe.with_reference(marked)) == recipe.with_reference(marked)
 
 
-def test_a_search_in_the_browser_finds_a_page(site: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("browser")) as chrome:
+        yield chrome
+
+
+def test_a_search_in_the_browser_finds_a_page(site: Path, driver: Any) -> None:
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.wait import WebDriverWait
 
     handler = functools.partial(Quiet, directory=str(site))
-    with serving(handler) as address, chromium(tmp_path) as driver:
+    with serving(handler) as address, screen(driver, 1280, 900):
         driver.get(f"{address}/")
-        driver.set_window_size(1280, 900)
         wait = WebDriverWait(driver, 30)
 
         def search_is_open(driver: Any) -> bool:
@@ -689,25 +695,33 @@ return [document.scrollingElement.scrollWidth > innerWidth, shown];
 """
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_every_page_fits_a_phone_and_a_desktop_and_logs_no_error(
-    site: Path, tmp_path: Path, width: int
-) -> None:
-    with chromium(tmp_path) as driver:
-        driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 800},
-        )
-        if width < 800:  # widths are a matter of style; without scripts pages load sooner
-            driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-        pages = sorted(site.rglob("index.html"))
-        assert len(pages) >= 45
-        if width > 800:  # what fits a phone fits a desktop; one page of each kind will do
-            pages = [page for page in pages if page.parent.name in DESKTOP]
-            assert {page.parent.name for page in pages} == DESKTOP
-        for page in pages:
-            driver.get(page.as_uri())
-            scrolls, wide = driver.execute_script(WIDER)
-            assert not scrolls, page
-            assert not wide, f"{page}: {wide}"
-        assert not [address for address in requests(driver) if address.startswith("http")]
+@contextmanager
+def no_scripts(driver: Any) -> Iterator[None]:
+    """Pages load sooner, and look the same but for what scripts add."""
+    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    yield
+    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def assert_fit(driver: Any, pages: list[Path]) -> None:
+    """No page is wider than the screen, or loads anything from the network."""
+    for page in pages:
+        driver.get(page.as_uri())
+        scrolls, wide = driver.execute_script(WIDER)
+        assert not scrolls, page
+        assert not wide, f"{page}: {wide}"
+    assert not [address for address in requests(driver) if address.startswith("http")]
+
+
+def test_every_page_fits_a_phone(site: Path, driver: Any) -> None:
+    pages = sorted(site.rglob("index.html"))
+    assert len(pages) >= 45
+    with screen(driver, 390, 900), no_scripts(driver):
+        assert_fit(driver, pages)
+
+
+def test_pages_of_each_kind_fit_a_desktop(site: Path, driver: Any) -> None:
+    pages = [page for page in site.rglob("index.html") if page.parent.name in DESKTOP]
+    assert {page.parent.name for page in pages} == DESKTOP
+    with screen(driver, 1280, 900):
+        assert_fit(driver, pages)

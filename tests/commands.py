@@ -26,17 +26,18 @@ def call(*arguments: object, **options: Any) -> Result:
 
 
 class ProcessResult(NamedTuple):
-    code: object
+    code: int
     stdout: str
     stderr: str
 
 
-def run_script(path: Path, *arguments: object) -> ProcessResult:
-    """What becomes of a script with some arguments."""
-    code: object = 0
+def run_script(path: Path, *arguments: object, folder: Path = Path()) -> ProcessResult:
+    """What becomes of a script with some arguments, in a folder."""
+    code = 0
     out, error = io.StringIO(), io.StringIO()
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
         # Several scripts have siblings of their own, by their bare names.
         patch.syspath_prepend(path.parent)
@@ -44,7 +45,9 @@ def run_script(path: Path, *arguments: object) -> ProcessResult:
             try:
                 runpy.run_path(str(path), run_name="__main__")
             except SystemExit as end:
-                code = end.code
+                if isinstance(end.code, str):  # which Python prints, and exits with 1
+                    error.write(end.code + "\n")
+                code = int(end.code) if isinstance(end.code, int) else int(end.code is not None)
             finally:
                 torch.set_num_threads(threads)
     return ProcessResult(code, out.getvalue(), error.getvalue())

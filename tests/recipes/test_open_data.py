@@ -9,7 +9,7 @@ from pathlib import Path
 import open_data
 import pytest
 
-from tests.musdb import write_song
+from tests.files import write_song
 from tests.signals import noise
 from unetsep.config import STEMS
 

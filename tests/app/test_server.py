@@ -32,8 +32,8 @@ from unetsep.app import connections, jobs, process
 from unetsep.app.jobs import JobLimits, write_zip
 from unetsep.app.openapi import describe
 from unetsep.app.server import AppSettings
+from unetsep.config import STEMS
 
-STEMS = ("vocals", "drums", "bass", "other")
 LIMITS = JobLimits(upload_bytes=40_000_000, queue=8)
 
 

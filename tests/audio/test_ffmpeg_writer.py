@@ -20,9 +20,9 @@ from unetsep.audio.formats import OutputFormat, choose_format, open_writer
 from unetsep.audio.staging import remove_leftovers
 from unetsep.audio.stem_files import StemFiles
 from unetsep.audio.tags import Tags, read_tags
+from unetsep.config import STEMS
 from unetsep.errors import AudioError, CancelledError
 
-STEMS = ("vocals", "drums", "bass", "other")
 pytestmark = pytest.mark.usefixtures("need_ffmpeg")
 
 

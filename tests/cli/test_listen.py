@@ -10,9 +10,9 @@ import pytest
 from click.testing import Result
 from rich.console import Console
 
-from tests.cli.test_separate import STEMS
 from tests.commands import call
 from unetsep.cli.listen import show_page
+from unetsep.config import STEMS
 from unetsep.listen.songs import Song
 
 

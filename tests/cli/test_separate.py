@@ -27,13 +27,12 @@ from tests.signals import RATE, music
 from unetsep.audio.reader import AudioReader
 from unetsep.cli import CONTEXT
 from unetsep.cli.options import evaluate, separate
-from unetsep.config import ModelConfig
+from unetsep.config import STEMS, ModelConfig
 from unetsep.library.log import SCHEMA_FILE
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 from unetsep.weights.checkpoint import serialize
 
-STEMS = ("vocals", "drums", "bass", "other")
 TOO_LONG = "path is too long" if os.name == "nt" else "File name too long"
 
 

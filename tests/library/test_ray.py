@@ -30,7 +30,6 @@ from unetsep.library.ray import Cluster, SlotSetup, _connect, _RayRun
 from unetsep.library.songs import Job
 from unetsep.version import __version__
 
-STEMS = ("vocals", "drums", "bass", "other")
 # Without a network but for the machine itself; Ray must find what it needs there.
 CUT = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "cut"]
 

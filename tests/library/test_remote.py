@@ -29,13 +29,13 @@ from fsspec.registry import _registry
 from tests.commands import call
 from tests.signals import RATE, music
 from tests.web import Quiet, serving
+from unetsep.config import STEMS
 from unetsep.errors import UnetsepError
 from unetsep.library import store
 from unetsep.library.remote import MARK, RemoteLog, Spool
 from unetsep.library.store import Store
 from unetsep.unfinished import undo_all
 
-STEMS = ("vocals", "drums", "bass", "other")
 BUCKET = "memory://bucket"
 
 

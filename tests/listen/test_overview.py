@@ -8,9 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from tests.signals import RATE
 from unetsep.listen.overview import COLUMNS, HIGHEST, LOWEST, ROWS, Overview, spectrogram_png
-
-RATE = 44_100
 
 
 def overview(wave: np.ndarray, block: int) -> Overview:

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.signals import RATE
 from unetsep.listen import pieces
 from unetsep.listen.pieces import colours, encode, fold, write_song
 from unetsep.listen.songs import Song
-
-RATE = 44_100
 
 
 def value(script: Path) -> Any:

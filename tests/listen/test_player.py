@@ -26,13 +26,13 @@ from tests.listen.browser import (
     requests,
     screen,
 )
+from tests.signals import RATE
 from tests.web import Quiet, serving
+from unetsep.config import STEMS
 from unetsep.listen import pieces
 from unetsep.listen.page import read_text, write_page
 from unetsep.listen.songs import Song, find_songs
 
-RATE = 44_100
-STEMS = ("vocals", "drums", "bass", "other")
 FORMATS = {
     "vocals": ("wav", "PCM_16"),
     "drums": ("wav", "PCM_24"),

@@ -12,10 +12,9 @@ import pytest
 import soundfile
 from matplotlib.font_manager import get_font_names
 
+from tests.signals import RATE
 from unetsep.errors import UnetsepError
 from unetsep.listen.plots import MORE_FONTS, fonts, measure, plot_song, ratio_masks
-
-RATE = 44_100
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from tests.signals import RATE
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.presets import spleeter_config
 from unetsep.train.config import TrainConfig
 from unetsep.train.data.recording import Recording, recording_from_arrays
 
-RATE = 44_100
 MODEL = ModelConfig(n_fft=512, hop_length=128, bins=64, filters=(4, 6), segment_frames=64)
 
 # A network that can guide one of MODEL.

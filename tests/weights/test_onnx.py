@@ -73,22 +73,20 @@ def test_masks_equal_those_of_torch_for_any_batch_and_frames(
     assert_masks_are_equal(*onnx_export)
 
 
-def test_a_network_for_each_stem_is_exported(tmp_path: Path) -> None:
+def test_a_network_for_each_stem_is_exported_while_it_is_trained_and_not_changed(
+    tmp_path: Path,
+) -> None:
     config = dataclasses.replace(SPLEETER, stems=("vocals", "accompaniment"), filters=(4,))
     model = Model(seed_network(config))
-    assert_masks_are_equal(model, export_onnx(model, tmp_path / "net.onnx"))
-
-
-def test_exporting_a_model_keeps_its_training_mode(tmp_path: Path) -> None:
-    model = Model(seed_network(ModelConfig(filters=(4,))))
     model.network.train()
     before = [part.training for part in model.modules()]
     torch.manual_seed(7)
-    export_onnx(model, tmp_path / "net.onnx")
-    assert [part.training for part in model.modules()] == before
+    path = export_onnx(model, tmp_path / "net.onnx")
     drawn = torch.rand(3)
     torch.manual_seed(7)
     assert torch.equal(torch.rand(3), drawn)  # of the host, too
+    assert [part.training for part in model.modules()] == before
+    assert_masks_are_equal(model.eval(), path)
 
 
 def test_masks_of_real_music_are_equal_and_the_example_gives_the_same_stems(

@@ -14,12 +14,11 @@ import pytest
 import torch
 
 from tests.commands import call
-from tests.train.runs import At
+from tests.train.runs import At, make_command_small
 from tests.train.synthetic import MODEL, write, write_musdb
 from unetsep.cli import train as train_commands
 from unetsep.cli.train import UNLIMITED
 from unetsep.config import STEMS
-from unetsep.network import presets
 from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig
 from unetsep.train.data import cache
@@ -33,14 +32,8 @@ from unetsep.weights.manifest import read_manifest
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks and clips of a size for tests, no pictures; no MUSDB18 in the environment."""
-    monkeypatch.setitem(presets.NETWORKS, "mixing", MODEL)
+    make_command_small(monkeypatch)
     monkeypatch.setattr(fitting, "draw_curves", lambda *_, **__: None)
-
-    @dataclasses.dataclass(frozen=True)
-    class ShortClips(TrainConfig):
-        clip_frames: int = 64
-
-    monkeypatch.setattr(train_commands, "TrainConfig", ShortClips)
     monkeypatch.delenv("MUSDB_PATH", raising=False)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from lightning import Callback
 
-from tests.train.synthetic import songs
+from tests.train.synthetic import MODEL, songs
+from unetsep.cli import train as train_commands
+from unetsep.network import presets
 from unetsep.train.config import TrainConfig
 from unetsep.train.fit import Machine, fit
 from unetsep.train.logs import read_log
@@ -21,6 +25,19 @@ def run(path: Path, config: TrainConfig, **options: Any) -> list[dict[str, Any]]
     """Train, and return the log without times."""
     fit(config, *songs(), path, **{"machine": CPU} | options)
     return log(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortClips(TrainConfig):
+    """Clips of a size for tests."""
+
+    clip_frames: int = 64
+
+
+def make_command_small(patch: pytest.MonkeyPatch) -> None:
+    """Let ``unetsep train`` take networks and clips of a size for tests."""
+    patch.setitem(presets.NETWORKS, "mixing", MODEL)
+    patch.setattr(train_commands, "TrainConfig", ShortClips)
 
 
 def log(path: Path) -> list[dict[str, Any]]:

@@ -13,16 +13,14 @@ import pytest
 import torch
 
 from tests.commands import call
-from tests.train.runs import At, run
+from tests.train.runs import At, make_command_small, run
 from tests.train.synthetic import GUIDE, MODEL, RATE, pcm, tiny, write_musdb
-from unetsep.cli import train as train_commands
 from unetsep.errors import WeightsError
-from unetsep.network import presets
 from unetsep.network.guided import Guided, with_guide, with_parts
 from unetsep.network.masks import MaskNetwork
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
-from unetsep.train.config import TrainConfig, TrainingError
+from unetsep.train.config import TrainingError
 from unetsep.train.module import SeparationModule
 from unetsep.weights.checkpoint import serialize
 from unetsep.weights.load import load_network
@@ -61,14 +59,7 @@ def assert_stems_add_up(model: MaskNetwork | Path) -> None:
 
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks and clips of a size for tests."""
-    monkeypatch.setitem(presets.NETWORKS, "mixing", MODEL)
-
-    @dataclasses.dataclass(frozen=True)
-    class ShortClips(TrainConfig):
-        clip_frames: int = 64
-
-    monkeypatch.setattr(train_commands, "TrainConfig", ShortClips)
+    make_command_small(monkeypatch)
 
 
 @pytest.mark.usefixtures("_small")

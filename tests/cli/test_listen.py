@@ -15,6 +15,9 @@ from unetsep.cli.listen import show_page
 from unetsep.config import STEMS
 from unetsep.listen.songs import Song
 
+# A picture of fewer stems takes less long to draw.
+FEW = ("--stems", "vocals,drums")
+
 
 def run(*arguments: object) -> Result:
     result = call(*arguments)
@@ -48,7 +51,7 @@ def test_several_songs_share_one_page_with_skipped_ones(separate, song, tmp_path
 
 
 def test_listen_writes_the_page_of_existing_stems(separate, song, tmp_path):
-    separate(song("a.wav", seconds=1))
+    separate(song("a.wav", seconds=1), *FEW)
     result = run("listen", tmp_path / "out/a", "--plots")
     assert result.exit_code == 0
     assert (tmp_path / "out/a/index.html").exists()
@@ -57,7 +60,7 @@ def test_listen_writes_the_page_of_existing_stems(separate, song, tmp_path):
 
 def test_a_foreign_picture_is_kept_and_the_others_are_drawn(separate, song, tmp_path):
     for seconds, name in ((1, "a"), (2, "b")):
-        separate(song(f"{name}.wav", seconds=seconds))
+        separate(song(f"{name}.wav", seconds=seconds), *FEW)
     foreign = tmp_path / "out/a/a-spectrograms.png"
     foreign.write_bytes(b"mine")
     for drawn in (False, True):
@@ -78,7 +81,7 @@ def test_plots_are_drawn_for_names_that_are_not_unicode(separate, song, tmp_path
         song("a.wav", seconds=1).rename(odd)
     except OSError:
         pytest.skip("names of files are text here")
-    result = separate(odd, song("b.wav", seconds=1), "--plots")
+    result = separate(odd, song("b.wav", seconds=1), *FEW, "--plots")
     assert result.exit_code == 0, result.stderr
     assert len(list((tmp_path / "out").rglob("*-spectrograms.png"))) == 2
 
@@ -148,7 +151,7 @@ def test_a_run_is_summarised_if_its_page_cannot_be_written(separate, song, tmp_p
 @pytest.mark.parametrize("content", ["cut", "noise", "header"])
 def test_an_unreadable_stem_excludes_only_its_own_song(song, tmp_path, content):
     for name in ("a", "b"):
-        for seed, stem in enumerate(STEMS):
+        for seed, stem in enumerate(("vocals", "drums")):
             song(f"out/{name}/{stem}.wav", seconds=1, seed=seed)
     bad = tmp_path / "out/a/drums.wav"
     whole = bad.read_bytes()

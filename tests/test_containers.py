@@ -85,69 +85,37 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_the_commands_of_the_dockerfile_work_in_a_fresh_environment_without_root(place):
-    source, image, music_folder = place / "source", place / "image", place / "music"
-    user = STRANGER if os.geteuid() == 0 else None
-    become = AS_STRANGER if user else []
-    for folder in (source, image, music_folder):
-        folder.mkdir()
-        if user:
-            os.chown(folder, user, user)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(image),
-        # Packages come from those that are installed here; nothing is downloaded.
-        "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    }
-    values = {"TORCH": "cpu", "EXTRAS": "ffmpeg"}
-    done = []
+class Shell:
+    """Runs commands as the image's user would, who is not root."""
 
-    def call(command: str, cwd: Path) -> str:
+    def __init__(self, home: Path) -> None:
+        self.user = STRANGER if os.geteuid() == 0 else None
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            # Packages come from those that are installed here; nothing is downloaded.
+            "PIP_NO_INDEX": "1",
+            "PIP_NO_BUILD_ISOLATION": "0",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+
+    def make_folder(self, path: Path) -> Path:
+        path.mkdir()
+        if self.user:
+            os.chown(path, self.user, self.user)
+        return path
+
+    def run(self, command: str, folder: Path) -> str:
         ended = subprocess.run(
-            [*become, "sh", "-c", command],
-            cwd=cwd,
-            env=environment,
+            [*(AS_STRANGER if self.user else []), "sh", "-c", command],
+            cwd=folder,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
-
-    for word, text in instructions():
-        for name, value in values.items():
-            text = text.replace(f"${{{name}}}", value)
-        text = text.replace("/opt/unetsep", str(image / "venv"))
-        if word == "COPY" and not text.startswith("--from"):
-            *names, target = text.split()
-            for name in names:
-                copy(ROOT / name, source / target / (name if target == "./" else ""))
-        elif word == "RUN":
-            call(
-                text.replace("python -m venv", f"{shlex.quote(sys.executable)} -m venv", 1), source
-            )
-            done.append(text)
-            if "-m venv" in text:
-                (inner,) = (image / "venv/lib").glob("python*/site-packages")
-                packages = "\n".join(site.getsitepackages())
-                call(f"printf '%s\\n' {shlex.quote(packages)} > {inner}/here.pth", source)
-        elif word == "ENV":
-            pairs = (each.partition("=") for each in text.split())
-            environment |= {name: value for name, _, value in pairs if name != "PATH"}
-    assert len(done) == 3
-    # The build stage is left behind, as in the image.
-    shutil.rmtree(source)
-    environment["PATH"] = f"{image / 'venv/bin'}:/usr/bin:/bin"
-    environment["OMP_NUM_THREADS"] = "1"
-    soundfile.write(music_folder / "song.wav", music(0.3).T, RATE)
-    assert "separate" in call("unetsep --help", music_folder)
-    where = call("python -c 'import unetsep; print(unetsep.__file__)'", music_folder)
-    assert where.startswith(str(image))
-    call("unetsep separate song.wav -m fast", music_folder)
-    stem = music_folder / "separated/song/vocals.wav"
-    assert stem.stat().st_uid == (user or os.geteuid())
 
 
 def copy(source: Path, target: Path) -> None:
@@ -158,6 +126,50 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
     for path in (target, *target.rglob("*")):
         path.chmod(path.stat().st_mode | stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0))
+
+
+def build_image(shell: Shell, source: Path, image: Path) -> None:
+    """Follow the Dockerfile, with a folder for its sources and one for what the image holds."""
+    done = 0
+    for word, text in instructions():
+        for name, value in {"TORCH": "cpu", "EXTRAS": "ffmpeg"}.items():
+            text = text.replace(f"${{{name}}}", value)
+        text = text.replace("/opt/unetsep", str(image / "venv"))
+        if word == "COPY" and not text.startswith("--from"):
+            *names, target = text.split()
+            for name in names:
+                copy(ROOT / name, source / target / (name if target == "./" else ""))
+        elif word == "RUN":
+            python = shlex.quote(sys.executable)
+            shell.run(text.replace("python -m venv", f"{python} -m venv", 1), source)
+            done += 1
+            if "-m venv" in text:
+                (inner,) = (image / "venv/lib").glob("python*/site-packages")
+                packages = "\n".join(site.getsitepackages())
+                shell.run(f"printf '%s\\n' {shlex.quote(packages)} > {inner}/here.pth", source)
+        elif word == "ENV":
+            pairs = (each.partition("=") for each in text.split())
+            shell.environment |= {name: value for name, _, value in pairs if name != "PATH"}
+    assert done == 3
+
+
+def test_the_commands_of_the_dockerfile_work_in_a_fresh_environment_without_root(place):
+    shell = Shell(place / "image")
+    source, image, songs = map(
+        shell.make_folder, (place / "source", place / "image", place / "music")
+    )
+    build_image(shell, source, image)
+    shutil.rmtree(source)  # the build stage is left behind, as in the image
+    shell.environment["PATH"] = f"{image / 'venv/bin'}:/usr/bin:/bin"
+    shell.environment["OMP_NUM_THREADS"] = "1"
+    soundfile.write(songs / "song.wav", music(0.3).T, RATE)
+
+    assert "separate" in shell.run("unetsep --help", songs)
+    where = shell.run("python -c 'import unetsep; print(unetsep.__file__)'", songs)
+    assert where.startswith(str(image))
+    shell.run("unetsep separate song.wav -m fast", songs)
+    stem = songs / "separated/song/vocals.wav"
+    assert stem.stat().st_uid == (shell.user or os.geteuid())
 
 
 def test_the_jobs_of_kubernetes_are_valid():

@@ -52,7 +52,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, method: str, path: Path) -> None:
 
 def verify() -> tuple[list[str], bool]:
     """What ``unetsep models verify`` prints, and whether it finds nothing damaged."""
-    result = CliRunner().invoke(main, ["models", "verify"])
+    result = call("models", "verify")
     return result.output.splitlines(), result.exit_code == 0
 
 

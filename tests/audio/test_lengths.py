@@ -314,11 +314,14 @@ def test_tags_after_an_mp3_are_not_decoded(song):
     assert read(path).shape[1] == RATE
 
 
-def test_a_further_tag_at_the_end_of_an_mp3_is_no_further_song(song, need_ffmpeg):
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_further_tag_at_the_end_of_an_mp3_is_no_further_song(song, need_ffmpeg, size):
     # It is where a joined file would follow; its count, and the encoder's delay, still hold.
     path = encode(need_ffmpeg, song("a.wav", seconds=2), "b.mp3")
-    path.write_bytes(path.read_bytes() + b"ID3\4\0\0\0\0\0\x0a" + bytes(10))
+    tag = b"ID3\4\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+    path.write_bytes(path.read_bytes() + tag + b"TAG" + bytes(125))
     with AudioReader(path) as reader:
+        assert reader.frames == 2 * RATE
         assert sum(block.shape[1] for block in reader.blocks()) == 2 * RATE
         assert reader.warnings == []
 

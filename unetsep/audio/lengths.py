@@ -94,7 +94,8 @@ def claim_length(
         return _claim_mp3(path, frames)
     if frames is None:
         return LengthClaim(None, slack=0)
-    if data := _sample_data(path, file_format):
+    data = _sample_data(path, file_format)
+    if data:
         if frames == 0 and (patch := _missing_size(path, file_format, data)):
             return LengthClaim(None, slack=0, patch=patch)
         if subtype == "MPEG_LAYER_III":
@@ -105,7 +106,7 @@ def claim_length(
             frames = min(frames, _w64_frames(path, data, frames))
     if file_format == "FLAC":
         return _claim_flac(path, frames, sample_rate)
-    promised = round(frames / (1 - min(missing_share(path, file_format), 0.999)))
+    promised = round(frames / (1 - min(_missing_share(path, file_format, data), 0.999)))
     warnings: tuple[str, ...] = ()
     if file_format == "OGG" and ogg_is_open(path):
         warnings = (
@@ -253,7 +254,10 @@ def missing_share(path: Path | Section, file_format: str) -> float:
     float
         0 if nothing is missing or the container states no size; 0.5 if half is missing.
     """
-    data = _sample_data(path, file_format)
+    return _missing_share(path, file_format, _sample_data(path, file_format))
+
+
+def _missing_share(path: Path | Section, file_format: str, data: tuple[int, int] | None) -> float:
     if data is None or is_open_ended(file_format, data[1]):
         return 0.0
     begin, promised = data

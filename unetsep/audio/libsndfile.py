@@ -208,9 +208,13 @@ class FileView:
         *,
         endless: bool = False,
     ) -> None:
-        self._file, self._patch, self._size = open_bytes(source), patch, count_bytes(source)
+        self._source, self._file, self._patch = source, open_bytes(source), patch
+        self._size = count_bytes(source)
         self._claimed_size = self._size * ENDLESS_FACTOR if endless else self._size
         self._furthest = 0
+
+    def __repr__(self) -> str:  # in libsndfile's messages
+        return repr(str(self._source))
 
     def read(self, size: int = -1) -> bytes:
         """Up to ``size`` bytes; zeros at a claimed end, where decoders look for a tag."""

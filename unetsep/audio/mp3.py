@@ -44,9 +44,11 @@ def mp3_missing_share(path: Path | Section) -> float | None:
             return 0.0 if flags & 1 else None
         begin += sync
         available = file.seek(0, os.SEEK_END) - begin
-        file.seek(after_end_tags(file, begin + size))
-        head = file.read(4)
-        has_more = head[:3] == b"ID3" or mp3_frame(head) is not None
+        end = after_end_tags(file, begin + size)
+        while tag := _id3_at(file, end):
+            end = after_end_tags(file, end + tag)
+        file.seek(end)
+        has_more = mp3_frame(file.read(4)) is not None
     return None if has_more else max(0.0, 1 - available / size)
 
 
@@ -66,12 +68,15 @@ def after_end_tags(file: BinaryIO, at: int) -> int:
 def _after_tags(file: BinaryIO) -> int:
     """Position after the ID3 tags at the front, which may hold pictures."""
     at = 0
-    while True:
-        file.seek(at)
-        size = id3_size(file.read(ID3_HEAD))
-        if not size:
-            return at
+    while size := _id3_at(file, at):
         at += size
+    return at
+
+
+def _id3_at(file: BinaryIO, at: int) -> int:
+    """Bytes of the ID3v2 tag at a place; 0 if there is none."""
+    file.seek(at)
+    return id3_size(file.read(ID3_HEAD))
 
 
 def id3_size(head: bytes) -> int:

@@ -44,7 +44,9 @@ class Mixer {
 /** The node of a stretcher: it never comes if the browser has no memory for its WebAssembly. */
 function inTime(node) {
   return new Promise((resolve, reject) => {
-    const error = new Error("The browser has no memory left to change speed: reload this page");
+    const error = new Error(
+      "The browser has no memory left to change speed or pitch: reload this page",
+    );
     const timer = setTimeout(() => reject(error), NODE_TIMEOUT.ms);
     node.then(resolve, reject).finally(() => clearTimeout(timer));
   });

@@ -250,8 +250,14 @@ def test_fine_tuning_takes_the_network_of_the_checkpoint(tmp_path: Path) -> None
     from unetsep.weights.checkpoint import serialize
 
     wide = dataclasses.replace(MODEL, filters=(6, 8))
-    (tmp_path / "net.safetensors").write_bytes(serialize(UNet(wide)))
-    assert train_commands._model(None, None, str(tmp_path / "net.safetensors"), STEMS) == wide
+    first, run = tmp_path / "net.safetensors", tmp_path / "run"
+    first.write_bytes(serialize(UNet(wide)))
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    data = ("train", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    settings = ("--batch-size", 1, "--max-steps", 1, "--workers", 0, "--held-out", 0)
+    told = call(*data, "--run", run, *settings, "--init-from", first)
+    assert told.exit_code == 0, told.output
+    assert TrainConfig.from_json((run / "config.json").read_text()).model == wide
 
 
 @pytest.mark.parametrize("options", [(), ("--network", "small"), ("--targets", "vocals")])

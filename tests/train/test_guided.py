@@ -222,7 +222,7 @@ def test_levels_of_the_guide_are_those_of_the_first_checkpoint(
     refused = call(*start, "--guide-levels", 0)
     assert "its guide_states is (8,), the run's ()" in " ".join(refused.output.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-    told = call(*start)
+    told = call(*start, "--network", "mixing")
     assert told.exit_code == 0, told.output
 
 

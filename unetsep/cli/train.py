@@ -223,12 +223,14 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     settings = {"precision": "auto"} | dict(options.settings)
     if settings.get("max_minutes"):
         settings = {"max_steps": UNLIMITED} | settings
-    model = _model(options.network, options.targets, sources.init_from, stems, sources.guide)
+    # Loaded before hours of decoding, whatever the network.
+    start = load_network(sources.init_from).config if sources.init_from else None
+    model = _model(options, start)
     if sources.guide:
         network, sha256 = load_checkpoint(sources.guide)
         levels = options.guide_levels
         if levels is None:
-            levels = len(model.guide_states)  # of the initial weights
+            levels = len(start.guide_states) if start else 0
         model = model.guided(sha256, _states(sources.guide, network.config, levels))
         check_guide(model, network.config)  # before hours of decoding
     elif options.guide_levels is not None:
@@ -236,10 +238,8 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     if options.low_band:
         model = _with_low_band(model, options.low_band, sources.init_from)
         settings |= {"part": "low"}
-    if sources.guide and sources.init_from:
-        start = load_network(sources.init_from).config
-        if start.guide:  # `_model` did not compare its guide and its parts
-            check_fits(extended(start, model), model, sources.init_from)
+    if sources.guide and start and start.guide:  # `_model` did not compare its guide and its parts
+        check_fits(extended(start, model), model, str(sources.init_from))
     config = TrainConfig(**_parsed(settings, options.machine.kind, stems), model=model)
     data = find_data(
         sources.roots,
@@ -357,28 +357,30 @@ def _with_low_band(model: ModelConfig, low_band: str, init_from: str | None) -> 
     return dataclasses.replace(model, low_first=first, low_bins=count)
 
 
-def _model(
-    network: str | None,
-    targets: Sequence[str] | None,
-    init_from: str | None,
-    stems: Sequence[str],
-    guide: str | None = None,
-) -> ModelConfig:
-    """The config of the network, without the additions of a guide."""
-    if init_from:  # checked before hours of decoding, whatever the network
-        initial = load_network(init_from).config
-        if not set(initial.stems) <= set(stems):
-            raise ValueError(
-                f"--init-from {init_from} estimates {', '.join(initial.stems)}, and --stems are "
-                f"{', '.join(stems)}: start from a network of these stems"
-            )
-        if not (network or targets):
-            return initial
-        model = preset_config(network or DEFAULT, targets, stems=stems)
+def _model(options: TrainOptions, start: ModelConfig | None) -> ModelConfig:
+    """The config of the network, without the additions of a guide.
+
+    Parameters
+    ----------
+    options
+        Of the command.
+    start
+        The config of the initial weights, if there are any.
+    """
+    stems, init_from = options.data.stems or STEMS, options.data.init_from
+    if start and not set(start.stems) <= set(stems):
+        raise ValueError(
+            f"--init-from {init_from} estimates {', '.join(start.stems)}, and --stems are "
+            f"{', '.join(stems)}: start from a network of these stems"
+        )
+    if start and not (options.network or options.targets):
+        return start
+    model = preset_config(options.network or DEFAULT, options.targets, stems=stems)
+    if start:
         # What only guided networks have is compared once the guide is loaded.
-        check_fits(plain(initial) if guide and initial.guide else initial, model, init_from)
-        return model
-    return preset_config(network or DEFAULT, targets, stems=stems)
+        plain_start = plain(start) if options.data.guide and start.guide else start
+        check_fits(plain_start, model, str(init_from))
+    return model
 
 
 def _read_run(run: Path) -> tuple[TrainConfig, Data]:

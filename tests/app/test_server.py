@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from starlette.responses import FileResponse
 
 from tests.app.serving import ROOT, LocalApp, form, run_app, until
 from tests.commands import call
@@ -172,6 +173,17 @@ def test_disconnecting_during_the_zip_removes_the_job(app: LocalApp, tmp_path: P
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
         assert app.queue.jobs
+    until(lambda: not app.queue.jobs)
+
+
+def test_a_zip_that_cannot_be_sent_removes_its_job(
+    app: LocalApp, tune: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(FileResponse, "__call__", fail)
+    assert app.send(tune, wait="1").status == 500
     until(lambda: not app.queue.jobs)
 
 

@@ -49,7 +49,7 @@ def test_an_empty_line_before_the_first_boundary_is_ignored(piece: int) -> None:
 @pytest.mark.parametrize("before", [b"", b"A form.\r\n"])
 def test_a_body_that_does_not_start_with_its_boundary_is_refused(before: bytes, piece: int) -> None:
     _, body = form({}, "a.mp3", b"song")
-    with pytest.raises(RefusedError, match="does not start with its boundary"):
+    with pytest.raises(RefusedError, match="first line is not its boundary"):
         read(before + body.replace(b"mark", b"other"), piece)[0].check()
 
 

@@ -11,19 +11,19 @@ import contextlib
 import importlib.resources
 import time
 import unicodedata
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import AudioError
 from ..version import __version__
@@ -138,7 +138,7 @@ class Handlers:
 
     # Jobs
 
-    async def separate(self, request: Request) -> Response:
+    async def separate(self, request: Request) -> ASGIApp:
         """Receive a song; answer with its job, or wait for its stems."""
         limits = self._queue.limits
         job = self._queue.open(
@@ -170,13 +170,13 @@ class Handlers:
             return JSONResponse(self._to_json(job), 202, headers={"location": f"/jobs/{job.id}"})
         return await self._await_zip(request, job)
 
-    async def _await_zip(self, request: Request, job: SeparationJob) -> Response:
+    async def _await_zip(self, request: Request, job: SeparationJob) -> ASGIApp:
         """The zip of a job once it is done; if the client disconnects earlier, the job ends."""
         try:
             await self._until_ended(_disconnected(request), job)
             if job.state != "done":
                 raise HTTPException(422, job.error)
-            return await self._zip_response(job, BackgroundTask(self._queue.remove, job))
+            return Once(await self._zip_response(job), lambda: self._queue.remove(job))
         except BaseException:
             await self._queue.remove(job)
             raise
@@ -225,17 +225,12 @@ class Handlers:
             return _file_response(file, headers=_disposition(f"{job.name} - {file.name}"))
         return _file_response(file, headers={"content-security-policy": PLAYER_POLICY})
 
-    async def _zip_response(
-        self, job: SeparationJob, background: BackgroundTask | None = None
-    ) -> FileResponse:
-        """The zip of a job, and what is done once it is sent, or its client disconnects."""
+    async def _zip_response(self, job: SeparationJob) -> FileResponse:
         path = await self._queue.zip(job)
         if path is None:
             raise HTTPException(404, GONE)
         headers = _disposition(f"{job.name}.zip")
-        return _file_response(
-            path, headers=headers, media_type="application/zip", background=background
-        )
+        return _file_response(path, headers=headers, media_type="application/zip")
 
     def _find(self, request: Request) -> SeparationJob:
         job = self._queue.get(request.path_params["id"])
@@ -316,6 +311,21 @@ class Handlers:
     async def fail(self, _: Request, __: Exception) -> Response:
         """Answer any other exception, which is a bug; the log has its traceback."""
         return JSONResponse({"error": MISTAKE}, 500)
+
+
+@dataclass(frozen=True)
+class Once:
+    """A response after which its job is removed, even if sending fails."""
+
+    response: Response
+    remove: Callable[[], Awaitable[object]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response, then remove the job."""
+        try:
+            await self.response(scope, receive, send)
+        finally:
+            await self.remove()
 
 
 def _disposition(filename: str) -> dict[str, str]:

@@ -95,7 +95,7 @@ class FormReader:
         try:
             self._parser.write(data)
         except FormParserError as error:
-            reason = str(error) if self._parts else "it does not start with its boundary"
+            reason = str(error) if self._parts else "its first line is not its boundary"
             raise _malformed(reason) from error
 
     def _begin(self) -> None:

@@ -156,6 +156,19 @@ def test_an_interrupted_run_blames_no_process_and_names_its_checkpoint(
         assert caplog.messages == [f"the run was interrupted, {what}"]
 
 
+def test_of_several_machines_no_process_is_blamed_for_the_loss_of_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(1)"]) as child:
+        trainer: Any = SimpleNamespace(
+            strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[child])), num_nodes=2
+        )
+        watch: Any = distributed.ChildWatch(tmp_path, EndSignals(1))
+        watch.setup(trainer, None, "fit")
+        watch.on_exception(trainer, None, RuntimeError("Connection closed by peer"))
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("code", [1, 130])
 def test_a_process_that_stops_with_the_others_is_not_lost(
     tmp_path: Path,

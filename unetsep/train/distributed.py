@@ -147,7 +147,8 @@ class ChildWatch(Callback):
             return
         if isinstance(exception, KeyboardInterrupt | SystemExit):
             self._report_signal()
-        elif is_lost_process(exception):
+        elif is_lost_process(exception) and trainer.num_nodes == 1:
+            # With several machines one of the others may be lost, for which these end, too.
             latest = time.monotonic() + ENDING_SECONDS
             while not any(child.poll() for child in self._children) and time.monotonic() < latest:
                 time.sleep(0.05)

@@ -118,8 +118,10 @@ class EvalOptions:
 
     Parameters
     ----------
-    where, subset, tracks
+    where, subset
         See `unetsep.train.evaluation.tracks.find_tracks`; without a root, `MUSDB_PATH` is used.
+    tracks
+        See `unetsep.train.evaluation.tracks.choose_tracks`.
     what
         What is scored.
     settings

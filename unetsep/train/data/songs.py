@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...weights.datasets import SONG_LISTS
 from ..config import TrainingError
 from .cache import content_of
 from .recording import Recording
@@ -60,7 +61,7 @@ class Songs:
             return None
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            songs, valid_songs = (list(map(str, content[key])) for key in ("songs", "valid_songs"))
+            songs, valid_songs = (list(map(str, content[key])) for key in SONG_LISTS)
             recordings = {  # of which older versions noted nothing
                 name: {key: note[key] for key in ("stems", "content")}
                 for name, note in content.get("recordings", {}).items()

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import UnetsepError
 from . import results
 from .measures import MEASURES
 from .scoring import TrackScores
+from .sdr import median
 from .statistics import COVERAGE, Interval, sign_test, track_median
 
 
@@ -178,7 +181,7 @@ def _difference(
     lower: bool,
 ) -> Difference:
     gains = [b - a for a, b in pairs]
-    a, b = (track_median(column).value for column in zip(*pairs, strict=True))
+    a, b = (float(median(np.array(column))) for column in zip(*pairs, strict=True))
     better = sum((gain < 0) if lower else (gain > 0) for gain in gains)
     gain, chance = track_median(gains), sign_test(gains)
     return Difference(stem, gain, a, b, better, lower, sources, subset, chance)

@@ -175,6 +175,9 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     page.execute_script(DROP, json.dumps(content))
     until(lambda: "%" in states(page).get("A _b_long one", ""))
     until(lambda: any("one song is ahead" in state for state in states(page).values()))
+    for row in page.find_elements("css selector", ".song"):
+        name = row.find_element("tag name", "h3").text
+        assert row.find_element("tag name", "button").accessible_name == f"Cancel: {name}"
     check_look(page)
     page.find_element("css selector", ".song button").click()
     until(lambda: states(page) == {short.stem: "Ready"})

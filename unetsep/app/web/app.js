@@ -108,12 +108,13 @@ class SongRow {
   constructor(page, name) {
     this.page = page;
     this.job = null;
-    this.title = make("h3", { text: name });
+    this.title = make("h3");
     this.status = make("p", { class: "state" });
-    this.bar = make("progress", { max: 1, value: 0, "aria-label": `Progress of ${name}` });
+    this.bar = make("progress", { max: 1, value: 0 });
     this.actions = make("div", { class: "actions" });
     this.element = make("li", { class: "song" });
     this.enqueue();
+    this.rename(name);
   }
 
   /** Show a song that is still to be uploaded. */
@@ -128,6 +129,14 @@ class SongRow {
 
   get name() {
     return this.title.textContent;
+  }
+
+  /** Show a name; the app may remove characters from that of the file. */
+  rename(name) {
+    this.title.textContent = name;
+    this.bar.setAttribute("aria-label", `Progress of ${name}`);
+    for (const button of this.actions.children)
+      button.setAttribute("aria-label", `${button.textContent}: ${name}`);
   }
 
   addAction(text, action, kind = null) {
@@ -180,8 +189,7 @@ class SongRow {
   show(job) {
     this.job = job;
     if (this.state === "failed" || this.state === "done") return;
-    this.title.textContent = job.name;
-    this.bar.setAttribute("aria-label", `Progress of ${job.name}`);
+    this.rename(job.name);
     this.state = job.state;
     if (job.state === "failed") this.fail(sentence(job.error));
     else if (job.state === "done") this.finish(job);

@@ -292,6 +292,46 @@ def test_a_song_that_another_tab_removes_is_no_longer_ready_here(
     until(lambda: states(page) == {"My tune": GONE})
 
 
+def test_a_song_that_is_lost_during_a_poll_disturbs_no_message(page: Any) -> None:
+    """Another tab has removed it: both a poll and a check ask for it at once."""
+    page.execute_script(
+        """
+        const row = unetsepApp.addRow("Song");
+        row.job = { id: "0".repeat(32) };
+        row.state = "queued";
+        unetsepApp.poll();
+        const { jobs } = unetsepApp;
+        unetsepApp.jobs = async (ids) => {
+          unetsepApp.jobs = jobs;
+          await unetsepApp.check(row);
+          return [];
+        };
+        """
+    )
+    until(lambda: states(page) == {"Song": GONE})
+    until(lambda: page.execute_script("return unetsepApp.polling === null"))
+    assert message(page) == f"Song: {GONE}"
+
+
+def test_a_song_that_another_tab_removes_while_this_one_stores_its_own_is_checked(
+    page: Any, app: LocalApp, songs: list[Path]
+) -> None:
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    (job,) = app.queue.jobs
+    app.ask("DELETE", f"/jobs/{job}")
+    page.execute_script(
+        """
+        const key = "unetsep-jobs";
+        localStorage.setItem(key, "[]");
+        dispatchEvent(new StorageEvent("storage", { key, newValue: "[]" }));
+        unetsepApp.save();
+        """
+    )
+    until(lambda: states(page) == {"My tune": GONE})
+    assert page.execute_script("return localStorage.getItem('unetsep-jobs')") == "[]"
+
+
 @pytest.mark.parametrize("button", ["Listen", "Download all", "Vocals"])
 def test_a_removed_song_is_reported_when_it_is_played_or_downloaded(
     page: Any, app: LocalApp, songs: list[Path], button: str

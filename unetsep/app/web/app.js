@@ -366,8 +366,11 @@ class App {
       if ($("player").open) inner.focus();
     });
     // Another tab has removed a song; its request may still be on the way.
-    window.addEventListener("storage", ({ key }) => {
-      if (key === KEY) setTimeout(() => this.checkStored(), PERIOD);
+    window.addEventListener("storage", ({ key, newValue }) => {
+      if (key !== KEY) return;
+      const ids = JSON.parse(newValue ?? "[]");
+      const rows = this.rows.filter(({ job }) => job && !ids.includes(job.id));
+      setTimeout(() => rows.forEach((row) => row.job && this.check(row)), PERIOD);
     });
     window.addEventListener("beforeunload", (event) => {
       if (this.sending) event.preventDefault();
@@ -518,12 +521,6 @@ class App {
     }
   }
 
-  /** Check the rows that are no longer stored. */
-  checkStored() {
-    const ids = this.stored();
-    for (const row of this.rows) if (row.job && !ids.includes(row.job.id)) this.check(row);
-  }
-
   /** Show the jobs of this browser after the page was reloaded. */
   async restore(ids = this.stored()) {
     if (!ids.length) return;
@@ -571,7 +568,7 @@ class App {
         const jobs = new Map();
         for (const job of await this.jobs(rows.map(({ job }) => job.id))) jobs.set(job.id, job);
         for (const row of rows) {
-          if (row.state === "removed") continue;
+          if (!row.job || row.state === "removed") continue; // meanwhile
           if (jobs.has(row.job.id)) row.show(jobs.get(row.job.id));
           else this.lose(row);
         }

@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,21 @@ def test_a_song_that_another_tab_removes_while_this_one_stores_its_own_is_checke
     assert page.execute_script("return localStorage.getItem('unetsep-jobs')") == "[]"
 
 
+def test_a_song_that_is_lost_while_it_is_heard_has_the_focus_afterwards(
+    page: Any, app: LocalApp, songs: list[Path]
+) -> None:
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    page.find_element("css selector", ".song .first").click()
+    until(lambda: page.execute_script("return Boolean(frames[0].unetsepPlayer?.engine)"))
+    (job,) = app.queue.jobs
+    app.ask("DELETE", f"/jobs/{job}")
+    page.execute_script("unetsepApp.check(unetsepApp.rows[0])")
+    until(lambda: states(page) == {"My tune": GONE})
+    page.find_element("id", "close").click()
+    until(lambda: focus_name(page) == "Remove: My tune")
+
+
 @pytest.mark.parametrize("button", ["Listen", "Download all", "Vocals"])
 def test_a_removed_song_is_reported_when_it_is_played_or_downloaded(
     page: Any, app: LocalApp, songs: list[Path], button: str
@@ -377,6 +393,33 @@ def test_songs_reappear_and_the_error_disappears_when_the_app_answers_again(
     heard = complaints(page)
     assert heard
     assert [text for text in heard if "status of 500" not in text] == []
+
+
+@contextmanager
+def offline(driver: Any) -> Iterator[None]:
+    """A browser that reaches no server."""
+    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", network | {"offline": True})
+    try:
+        yield
+    finally:
+        driver.execute_cdp_cmd("Network.emulateNetworkConditions", network | {"offline": False})
+        assert [text for text in complaints(driver) if "ERR_INTERNET_DISC" not in text] == []
+
+
+def test_a_player_that_cannot_be_loaded_can_be_closed(
+    page: Any, app: LocalApp, songs: list[Path]
+) -> None:
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    page.execute_script("unetsepApp.check = () => true")  # the connection is lost just after
+    with offline(page):
+        page.find_element("css selector", ".song .first").click()
+        document = "return document.getElementById('frame').contentDocument"
+        until(lambda: page.execute_script(document) is None)  # the browser shows an error
+        page.find_element("id", "close").click()
+        until(lambda: page.execute_script(f"{document}?.URL") == "about:blank")
+    assert focus_name(page) == "Listen: My tune"
 
 
 def test_many_jobs_are_requested_in_batches(page: Any) -> None:

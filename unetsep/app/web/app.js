@@ -345,7 +345,7 @@ class App {
     $("close").addEventListener("click", () => $("player").close());
     $("player").addEventListener("close", () => {
       this.showPlayer("about:blank");
-      this.listened?.focus();
+      this.listened?.element.querySelector("button").focus();
       if (history.state === PLAYER) history.back();
     });
     // Opening the player adds a step to the history, so that the Back button closes it.
@@ -356,14 +356,13 @@ class App {
     });
     // Keys pressed in the player's frame do not reach this page.
     $("frame").addEventListener("load", () => {
-      const inner = $("frame").contentWindow;
+      const inner = $("frame").contentDocument; // null where the browser shows an error
       // Chromium restores the player in its frame on a step of the history.
-      if (!$("player").open && inner.location.href !== "about:blank")
-        return this.showPlayer("about:blank");
-      inner.addEventListener("keydown", (event) => {
+      if (!$("player").open && inner?.URL !== "about:blank") return this.showPlayer("about:blank");
+      inner?.addEventListener("keydown", (event) => {
         if (event.key === "Escape") $("player").close();
       });
-      if ($("player").open) inner.focus();
+      if ($("player").open) $("frame").contentWindow.focus();
     });
     // Another tab has removed a song; its request may still be on the way.
     window.addEventListener("storage", ({ key, newValue }) => {
@@ -598,7 +597,7 @@ class App {
     try {
       const [job] = await this.jobs([row.job.id]);
       if (!job) this.lose(row);
-      return Boolean(job);
+      return Boolean(job) && row.state !== "removed";
     } catch (error) {
       this.announce(error.message);
       return false;
@@ -606,8 +605,8 @@ class App {
   }
 
   async listen(row) {
-    this.listened = document.activeElement;
     if (!(await this.check(row)) || $("player").open) return; // after a double click
+    this.listened = row;
     this.showPlayer(row.job.player.slice(1));
     history.pushState(PLAYER, "");
     $("player").showModal();

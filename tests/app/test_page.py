@@ -65,6 +65,7 @@ Sender.prototype.send = async function (...values) {
 };
 """
 MISTAKE = "The app failed unexpectedly: its log says why."
+DEAF = "The app does not answer. Is it still running?"
 GONE = "It was removed, or the app was restarted. Add the song again."
 
 
@@ -405,6 +406,68 @@ def offline(driver: Any) -> Iterator[None]:
     finally:
         driver.execute_cdp_cmd("Network.emulateNetworkConditions", network | {"offline": False})
         assert [text for text in complaints(driver) if "ERR_INTERNET_DISC" not in text] == []
+
+
+def test_the_page_starts_once_the_app_answers(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OSError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unetsep.app.handlers.qualities", fail)
+        page.refresh()
+        until(lambda: message(page) == MISTAKE)
+    until(lambda: page.execute_script("return unetsepApp.choices"))
+    until(lambda: not message(page))
+    assert page.find_element("id", "quality").text
+    heard = complaints(page)
+    assert heard
+    assert [text for text in heard if "status of 500" not in text] == []
+
+
+def test_a_song_that_could_not_be_removed_reappears(
+    page: Any, app: LocalApp, songs: list[Path]
+) -> None:
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    with offline(page):
+        page.find_element("xpath", "//button[text()='Remove']").click()
+        until(lambda: message(page) == DEAF)
+        assert states(page) == {}
+    until(lambda: states(page) == {"My tune": "Ready"})
+    until(lambda: not message(page))
+    page.find_element("xpath", "//button[text()='Remove']").click()
+    until(lambda: not app.queue.jobs)
+
+
+def test_a_broken_upload_is_sent_again_only_once_its_first_try_is_removed(
+    page: Any, app: LocalApp, songs: list[Path]
+) -> None:
+    page.execute_script(BREAK)
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune.flac": "The upload was interrupted."})
+    (lost,) = app.queue.jobs
+    again = "[aria-label='Try again: My tune.flac']"
+    with offline(page):
+        page.find_element("css selector", again).click()
+        until(lambda: states(page) == {"My tune.flac": DEAF})
+        assert focus_name(page) == "Try again: My tune.flac"
+    page.find_element("css selector", again).click()
+    until(lambda: states(page) == {"My tune": "Ready"})
+    assert len(app.queue.jobs) == 1
+    assert lost not in app.queue.jobs
+
+
+def test_trouble_is_announced_once(page: Any, app: LocalApp, songs: list[Path]) -> None:
+    drop(page, songs[1])
+    until(lambda: "%" in states(page).get("A _b_long one", ""))
+    page.execute_script(ANNOUNCED)
+    with offline(page):
+        until(lambda: message(page) == DEAF)
+        polls = "return performance.getEntriesByType('resource').length"
+        count = page.execute_script(polls)
+        until(lambda: page.execute_script(polls) > count + 2)
+    until(lambda: not message(page))
+    assert announcements(page) == [DEAF, ""]
 
 
 def test_a_player_that_cannot_be_loaded_can_be_closed(

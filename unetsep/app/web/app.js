@@ -240,15 +240,20 @@ class SongRow {
     this.page.drop(this);
     const finished = state === "done" || state === "failed";
     this.page.announce(`${inSentence(this.name)} was ${finished ? "removed" : "cancelled"}.`);
-    if (id) await this.forget(id);
+    try {
+      if (id) await this.forget(id);
+    } catch (error) {
+      this.page.announce(error.message);
+      if (this.job) this.page.restore([id]);
+    }
   }
 
-  /** Remove a job from the server. */
+  /** Remove a job from the server, unless it is gone. */
   async forget(id) {
     try {
       await ask(`jobs/${id}`, { method: "DELETE" });
     } catch (error) {
-      if (error.status !== 404) this.page.announce(error.message);
+      if (error.status !== 404) throw error;
     }
   }
 }
@@ -267,8 +272,11 @@ class App {
     try {
       this.choices = await ask("choices");
     } catch (error) {
-      return this.announce(error.message);
+      this.complain(error.message);
+      setTimeout(() => this.start(), PERIOD);
+      return;
     }
+    this.complain("");
     const { qualities, formats, limits } = this.choices;
     this.fill("quality", qualities);
     this.fill("format", formats);
@@ -278,7 +286,7 @@ class App {
     const keep = spanWords(limits.keep_seconds);
     $("keep").textContent =
       `Songs are removed ${keep} after you last used them, and when the app ends.`;
-    return this.restore();
+    this.restore();
   }
 
   /** Fill a list of choices; the description of the selected one is shown below it. */
@@ -493,9 +501,13 @@ class App {
   async sendAgain(song) {
     const { row } = song;
     row.enqueue().focus();
-    if (row.sender) await row.forget(row.sender.id);
-    this.toSend.push(song);
-    this.sendAll();
+    try {
+      if (row.sender) await row.forget(row.sender.id);
+      this.toSend.push(song);
+      this.sendAll();
+    } catch (error) {
+      if (row.state !== "removed") row.fail(error.message, () => this.sendAgain(song));
+    }
   }
 
   // Jobs
@@ -549,9 +561,10 @@ class App {
     return jobs;
   }
 
-  /** Announce why jobs could not be requested; an empty text withdraws that message. */
+  /** Announce why a request failed, once; an empty text withdraws that message. */
   complain(trouble) {
-    if (trouble || $("message").textContent === this.trouble) this.announce(trouble);
+    const shown = $("message").textContent;
+    if (shown !== trouble && (trouble || shown === this.trouble)) this.announce(trouble);
     this.trouble = trouble;
   }
 

@@ -470,6 +470,12 @@ def test_trouble_is_announced_once(page: Any, app: LocalApp, songs: list[Path]) 
     assert announcements(page) == [DEAF, ""]
 
 
+def test_sizes_below_a_megabyte_are_shown(page: Any) -> None:
+    sizes = (300_000, 1_234_500, 500_000_000)
+    words = [page.execute_script("return sizeWords(arguments[0])", size) for size in sizes]
+    assert words == ["0.3 MB", "1.2345 MB", "500 MB"]
+
+
 def test_a_player_that_cannot_be_loaded_can_be_closed(
     page: Any, app: LocalApp, songs: list[Path]
 ) -> None:

@@ -50,6 +50,7 @@ function inSentence(name) {
 
 const countSongs = (count) => (count === 1 ? "1 song" : `${count} songs`);
 const songWords = (count) => `${countSongs(count)} ${count === 1 ? "was" : "were"}`;
+const sizeWords = (bytes) => `${Number((bytes / 1e6).toPrecision(6))} MB`; // as the app says it
 const percent = (share) => `${Math.floor(100 * share)} %`;
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 
@@ -281,8 +282,7 @@ class App {
     this.fill("quality", qualities);
     this.fill("format", formats);
     this.fillParts();
-    const size = Math.round(limits.upload_bytes / 1e6);
-    $("limits").textContent = `Songs or videos, up to ${size} MB each`;
+    $("limits").textContent = `Songs or videos, up to ${sizeWords(limits.upload_bytes)} each`;
     const keep = spanWords(limits.keep_seconds);
     $("keep").textContent =
       `Songs are removed ${keep} after you last used them, and when the app ends.`;
@@ -406,7 +406,7 @@ class App {
       const most = this.choices.limits.upload_bytes;
       let problem = null;
       if (entries[index]?.isDirectory) problem = "A folder: drop the songs that are in it.";
-      else if (file.size > most) problem = `Larger than ${Math.round(most / 1e6)} MB.`;
+      else if (file.size > most) problem = `Larger than ${sizeWords(most)}.`;
       else if (!file.size) problem = "The file is empty.";
       if (problem) {
         row.fail(problem);

@@ -666,6 +666,19 @@ def test_long_and_right_to_left_names_do_not_disturb_messages(page: Any) -> None
     )
 
 
+def test_long_names_in_errors_and_warnings_widen_nothing(page: Any) -> None:
+    page.execute_script(
+        """
+        const long = "x".repeat(180);
+        unetsepApp.addRow("One").fail(`${long} is not audio.`);
+        unetsepApp.addRow("Two").finish({ warnings: [`${long} is damaged`], stems: {}, zip: "/" });
+        """
+    )
+    for width in (1280, 390, 320):
+        with screen(page, width, 844):
+            assert page.execute_script("return document.documentElement.scrollWidth") == width
+
+
 def test_songs_that_end_at_once_are_all_announced(
     page: Any, app: LocalApp, songs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,6 +270,22 @@ def test_a_failing_disk_refuses_a_job_and_is_no_internal_error(
     assert queue.open(10).folder.exists()
 
 
+def test_zips_that_are_written_at_once_share_the_disk_space(tmp_path: Path) -> None:
+    async def work() -> None:
+        limits = JobLimits(disk_bytes=350)  # two stems of 100 bytes, and one zip
+        queue = JobQueue(tmp_path, ScriptedWorker(separate, separate), limits)
+        queue.start()
+        both = enqueue(queue, "First"), enqueue(queue, "Second")
+        await wait_for_end(*both)
+        results = await asyncio.gather(*map(queue.zip, both), return_exceptions=True)
+        assert results[0] == both[0].folder / "stems.zip"
+        assert isinstance(results[1], RefusedError)
+        assert queue.bytes == 200 + results[0].stat().st_size
+        await queue.close()
+
+    asyncio.run(work())
+
+
 def test_a_zip_can_hold_files_of_any_date(tmp_path: Path) -> None:
     times = {"old": 0, "new": 5e9}
     for name, time_ in times.items():

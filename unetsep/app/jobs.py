@@ -475,9 +475,13 @@ class JobQueue:
             if self._is_listed(job) and not path.exists():
                 stems = {f"{job.name}/{file.name}": file for file in job.stems.values()}
                 with disk_errors("the zip"):
-                    self._check_room(sum(file.stat().st_size for file in stems.values()))
-                    await asyncio.to_thread(write_zip, stems, path)
-                    job.bytes += path.stat().st_size
+                    bytes_ = sum(file.stat().st_size for file in stems.values())
+                    self._check_room(bytes_)
+                    job.bytes += bytes_  # reserved: zips of other jobs are written meanwhile
+                    try:
+                        await asyncio.to_thread(write_zip, stems, path)
+                    finally:
+                        job.bytes = size_of(job.folder)
             return path if self._is_listed(job) else None
 
 

@@ -45,7 +45,8 @@ class Song:
     name
         Its name.
     models
-        Model name to its stems, stem name to file. The name may be empty if it is the only one.
+        Model name to its stems, stem name to file. One name is empty if no folder or file tells
+        it, as of ``song_(Vocals).wav``, also beside ``song_(Vocals)_model.wav``.
     """
 
     name: str

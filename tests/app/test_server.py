@@ -248,6 +248,26 @@ def test_connections_without_a_complete_request_are_closed(
     assert 0.4 < time.monotonic() - begin < 4
 
 
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("path", ["separate", "choices"])
+def test_a_broken_body_ends_its_request_without_an_error_of_the_app(
+    app: LocalApp, caplog: pytest.LogCaptureFixture, path: str, answered: bool
+) -> None:
+    head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", app.port), timeout=20) as connection:
+        answer = b""
+        if answered:
+            connection.sendall(head.encode())
+            answer = connection.recv(10_000)
+        connection.sendall(b"no size\r\n" if answered else f"{head}no size\r\n".encode())
+        while received := connection.recv(10_000):
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert app.get("/health").status == 200
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == []
+
+
 def test_a_slow_upload_does_not_count_as_a_silent_connection(
     app: LocalApp, tune: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

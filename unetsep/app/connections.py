@@ -1,10 +1,11 @@
-"""Connections that time out unless they send a request."""
+"""Connections that time out unless they send a request, and end with a broken one."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0  # for the head of a request; its body has limits of its own
@@ -33,6 +34,18 @@ class PromptProtocol(H11Protocol):
         """Cancel the timeout."""
         super().connection_lost(exc)
         self._cancel_timeout()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; if that is a body, end its request.
+
+        uvicorn alone would send a second response, or let the app do so: h11 raises.
+        """
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # drops what the app still sends
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def _update_timeout(self) -> None:
         cycle: Any = self.cycle

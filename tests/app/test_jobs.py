@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from unetsep import stopwatch
-from unetsep.app import process
+from unetsep.app import jobs, process
 from unetsep.app.choices import JobChoice, ModelOffer
+from unetsep.app.folder import size_of
 from unetsep.app.jobs import MISTAKE, JobLimits, JobQueue, RefusedError, SeparationJob, write_zip
 from unetsep.app.process import WorkerError, WorkerProcess
 
@@ -249,6 +250,24 @@ def test_leaving_a_job_keeps_a_newer_one_with_its_id(tmp_path: Path) -> None:
         await queue.remove(second)
         assert await queue.zip(second) is None
         assert queue.get(id_) is third
+        await queue.close()
+
+    asyncio.run(work())
+
+
+def test_a_job_expires_only_after_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure_slowly(folder: Path) -> int:
+        time.sleep(0.6)
+        return size_of(folder)
+
+    async def work() -> None:
+        queue = JobQueue(tmp_path, ScriptedWorker(separate), JobLimits(keep_seconds=0.2))
+        queue.start()
+        job = enqueue(queue, "Song")
+        monkeypatch.setattr(jobs, "size_of", measure_slowly)
+        await wait_for_end(job)
+        assert queue.get(job.id) is job
+        assert job.state == "done"
         await queue.close()
 
     asyncio.run(work())

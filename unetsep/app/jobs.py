@@ -449,7 +449,7 @@ class JobQueue:
         while True:
             await asyncio.sleep(max(0.1, min(PERIOD, self.limits.keep_seconds / 2)))
             oldest = time.monotonic() - self.limits.keep_seconds
-            jobs = [job for job in self.jobs.values() if job.state in FINAL_STATES]
+            jobs = [job for job in self.jobs.values() if job.ended.is_set()]
             jobs.sort(key=lambda job: job.last_used, reverse=True)
             for index, job in enumerate(jobs):
                 if job.last_used < oldest or index >= MAX_FINISHED:

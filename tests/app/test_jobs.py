@@ -169,6 +169,28 @@ def test_a_song_that_finishes_at_the_time_limit_has_no_error(tmp_path: Path) -> 
     asyncio.run(work())
 
 
+def test_a_song_fails_at_its_start_if_others_have_used_the_disk_space_up(tmp_path: Path) -> None:
+    async def work() -> None:
+        worker = ScriptedWorker()
+
+        async def run(_: Path) -> dict[str, Any]:
+            await asyncio.wait_for(worker.cancelled.wait(), 0.9)  # it looks each second
+            raise WorkerError("cancelled")
+
+        worker.acts = [separate, run]
+        queue = JobQueue(tmp_path, worker, JobLimits(disk_bytes=105))
+        queue.start()
+        first, second = enqueue(queue, "First"), enqueue(queue, "Second")
+        await wait_for_end(first, second)
+        assert first.state == "done"
+        assert second.state == "failed"
+        assert second.error.startswith("its stems need more disk space than there is")
+        assert queue.bytes == 100
+        await queue.close()
+
+    asyncio.run(work())
+
+
 def test_sleep_of_the_computer_does_not_time_a_song_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

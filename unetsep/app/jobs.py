@@ -431,9 +431,8 @@ class JobQueue:
 
     async def _watch(self, job: SeparationJob, task: asyncio.Task[dict[str, Any]]) -> None:
         """Cancel a job that takes too much time or disk space."""
-        watch, seconds = Stopwatch(), 0.0
+        watch = Stopwatch()
         while True:
-            await asyncio.sleep(min(1.0, max(0.0, self.limits.seconds - seconds)))
             job.bytes = await asyncio.to_thread(size_of, job.folder)
             seconds = watch.look()
             if seconds >= self.limits.seconds:
@@ -441,6 +440,7 @@ class JobQueue:
             elif self.bytes > self.limits.disk_bytes:
                 job.error = "its stems need more disk space than there is: remove finished songs"
             else:
+                await asyncio.sleep(min(1.0, self.limits.seconds - seconds))
                 continue
             await self._worker.cancel(job.worker_id, task)
             return

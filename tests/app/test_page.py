@@ -433,6 +433,10 @@ def test_a_song_that_could_not_be_removed_reappears(
         page.find_element("xpath", "//button[text()='Remove']").click()
         until(lambda: message(page) == DEAF)
         assert states(page) == {}
+        # It would reappear after a reload, too.
+        (job,) = app.queue.jobs
+        stored = "return localStorage.getItem('unetsep-jobs')"
+        until(lambda: page.execute_script(stored) == json.dumps([job]))
     until(lambda: states(page) == {"My tune": "Ready"})
     until(lambda: not message(page))
     page.find_element("xpath", "//button[text()='Remove']").click()

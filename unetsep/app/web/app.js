@@ -521,12 +521,12 @@ class App {
     }
   }
 
-  /** Store this tab's jobs with those of other tabs, except removed ones. */
-  save(removed = []) {
+  /** Store this tab's jobs and added ones with those of other tabs, except removed ones. */
+  save(removed = [], added = []) {
     const ids = this.rows.filter(({ job }) => job).map(({ job }) => job.id);
-    const all = [...new Set([...this.stored(), ...ids])].filter((id) => !removed.includes(id));
+    const all = [...new Set([...this.stored(), ...added, ...ids])];
     try {
-      localStorage.setItem(KEY, JSON.stringify(all));
+      localStorage.setItem(KEY, JSON.stringify(all.filter((id) => !removed.includes(id))));
     } catch {
       // As above.
     }
@@ -540,6 +540,7 @@ class App {
       jobs = await this.jobs(ids);
     } catch (error) {
       this.complain(error.message);
+      this.save([], ids); // also one that could not be removed
       setTimeout(() => this.restore(ids), PERIOD);
       return;
     }

@@ -164,9 +164,11 @@ def check_look(driver: Any) -> None:
 
 
 def test_times_of_about_an_hour_or_minute_are_shown_as_one(page: Any) -> None:
-    spans = (30, 70, 150, 3600, 4300, 86_400)
+    spans = (30, 70, 150, 3600, 4300, 5400, 86_400)
     words = [page.execute_script("return spanWords(arguments[0])", seconds) for seconds in spans]
-    assert words == ["a minute", "a minute", "3 minutes", "an hour", "an hour", "24 hours"]
+    hours = ["an hour", "an hour", "1.5 hours", "24 hours"]
+    assert words == ["a minute", "a minute", "3 minutes", *hours]
+    assert page.execute_script("return timeWords(5300)") == "about 1.5 hours left"
 
 
 def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(

@@ -29,13 +29,11 @@ function partWords(stem) {
 function timeWords(seconds) {
   if (seconds < 10) return "a few seconds left";
   if (seconds < 55) return `about ${10 * Math.round(seconds / 10)} seconds left`;
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 60) return `about ${minutes} ${minutes === 1 ? "minute" : "minutes"} left`;
-  return `about ${(minutes / 60).toFixed(1)} hours left`;
+  return `about ${spanWords(seconds)} left`;
 }
 
 function spanWords(seconds) {
-  const hours = Math.round(seconds / 3600);
+  const hours = Math.round(seconds / 1800) / 2;
   if (seconds >= 3600) return hours === 1 ? "an hour" : `${hours} hours`;
   const minutes = Math.max(1, Math.round(seconds / 60));
   return minutes === 1 ? "a minute" : `${minutes} minutes`;

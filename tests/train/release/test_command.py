@@ -10,13 +10,14 @@ import pytest
 
 from unetsep.cli import CONTEXT
 from unetsep.cli.options import train
-from unetsep.cli.train import _model, _parsed
+from unetsep.cli.train import TrainOptions, _model, _parsed
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.build import build
 from unetsep.network.presets import NETWORKS, preset_config
 from unetsep.train.config import TrainConfig
 from unetsep.train.release.command import train_command
 from unetsep.weights.checkpoint import serialize
+from unetsep.weights.load import load_network
 
 ROOTS = {"musdb": ["/data/musdb18-7"], "songs": ["/data/songs"], "pools": ["/a/x", "/b/y"]}
 DATA = {"roots": ROOTS}
@@ -177,7 +178,8 @@ def test_the_command_trains_the_same_network_from_a_checkpoint(
     words = shlex.split(train_command(config, DATA | {"init_from": begin}))
     found = train.make_context("train", words[2:], **CONTEXT).params
     assert found["init_from"] == Path(begin).name
-    assert _model(found["network"], found["targets"], begin, STEMS) == trained
+    options = TrainOptions.from_values({**found, "init_from": begin})
+    assert _model(options, load_network(begin).config) == trained
 
 
 def test_a_branch_of_the_first_checkpoint_needs_no_network_option() -> None:

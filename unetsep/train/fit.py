@@ -212,7 +212,7 @@ def fit(
             _describe(run, config, resume, notes)
         data = ClipModule(config, train, valid, workers=machine.workers, resident=machine.resident)
         first = _first_network(config, init_from, _guide(config, run, guide, init_from))
-        module = SeparationModule(config, first, graph=machine.graph)
+        module = SeparationModule(config, first, may_record=machine.graph)
         if not resume:
             module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
         ema = Ema(config.ema_decay)

@@ -31,7 +31,7 @@ class RecordedStep:
     """Losses of a batch and their gradients, at the price of one call.
 
     The first `WARM_UP` steps run operation by operation. The next one is recorded; from then on
-    only the recording is replayed, with each batch copied to the memory of the first. It equals the
+    only the graph is replayed, with each batch copied to the memory of the first. It equals the
     function only if that always does the same. So the function must not ask for values, and what it
     reads besides the batch must stay at its place in memory, as weights and buffers do.
 

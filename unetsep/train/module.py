@@ -55,17 +55,17 @@ class SeparationModule(lightning.LightningModule):
     first
         The network all losses start from; a fresh one by default. One that has a guide comes
         with it: the guide stays as it is, and is neither averaged nor saved.
-    graph
+    may_record
         Whether steps may be recorded; see `records_steps`.
     """
 
     scales: Tensor
 
     def __init__(
-        self, config: TrainConfig, first: MaskNetwork | None = None, *, graph: bool = True
+        self, config: TrainConfig, first: MaskNetwork | None = None, *, may_record: bool = True
     ) -> None:
         super().__init__()
-        self.config, self.graph = config, graph
+        self.config, self.may_record = config, may_record
         first = fresh_network(config) if first is None else first
         if isinstance(first, Guided):
             half = config.precision != "fp32"
@@ -92,7 +92,7 @@ class SeparationModule(lightning.LightningModule):
         self.improvements: list[str] = []
         self._scorer: RecordingScorer | None = None
         self._recent: list[tuple[int, Tensor]] = []
-        self._recording: RecordedStep | None = None
+        self._recorded_step: RecordedStep | None = None
 
     def network(self, name: str) -> MaskNetwork:
         """The network of a loss."""
@@ -156,7 +156,7 @@ class SeparationModule(lightning.LightningModule):
         self.clock.start()
         if self.records_steps():
             parameters = (each for each in self.networks.parameters() if each.requires_grad)
-            self._recording = RecordedStep(self.weighted_losses, parameters)
+            self._recorded_step = RecordedStep(self.weighted_losses, parameters)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         songs = [*data.valid, *data.watched]
         if self.config.max_minutes and not self.clock.validation and songs:
@@ -186,7 +186,7 @@ class SeparationModule(lightning.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Sum of the scaled losses of a batch of clips ``(batch, stems, 2, samples)``."""
-        losses = (self._recording or self.weighted_losses)(batch)
+        losses = (self._recorded_step or self.weighted_losses)(batch)
         values = losses.detach() / self.scales
         self._recent.append((self.global_step, values))
         if self.device.type == "cpu" or len(self._recent) >= CHECK_EVERY:
@@ -221,18 +221,18 @@ class SeparationModule(lightning.LightningModule):
     def records_steps(self) -> bool:
         """Whether steps are recorded: on one GPU, without the scale of fp16, which changes."""
         is_one_gpu = self.trainer.world_size == 1 and self.device.type == "cuda"
-        return self.graph and is_one_gpu and self.config.precision != "fp16"
+        return self.may_record and is_one_gpu and self.config.precision != "fp16"
 
     def optimizer_zero_grad(
         self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
     ) -> None:
         """Clear the gradients, except those of a `RecordedStep`, which are new by then."""
-        if self._recording is None:
+        if self._recorded_step is None:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
         """Compute the gradients, unless a `RecordedStep` has done so."""
-        if self._recording is None:
+        if self._recorded_step is None:
             super().backward(loss, *arguments, **options)
 
     def check_losses(self) -> None:
@@ -265,7 +265,7 @@ class SeparationModule(lightning.LightningModule):
 
     def on_train_end(self) -> None:
         """Free the memory of a recorded step."""
-        self._recording = None
+        self._recorded_step = None
 
     def on_validation_epoch_start(self) -> None:
         """Prepare to separate with the averaged weights, which are in place by now."""

@@ -179,13 +179,13 @@ def test_a_recorded_step_equals_the_step_itself(name: str) -> None:
     config = RUNS[name]
     eager, module = build_module(config), build_module(config)
     trained = [each for each in module.networks.parameters() if each.requires_grad]
-    recorded = graph.RecordedStep(module.weighted_losses, trained)
+    recorded = graph.RecordedStep(module.scaled_losses, trained)
     optimizers = [each.configure_optimizers() for each in (eager, module)]
     for step in range(graph.WARM_UP + 3):
         clips = clips_of(config, step)
         optimizers[0].zero_grad()
         with mixed_precision(config):
-            expected = eager.weighted_losses(clips)
+            expected = eager.scaled_losses(clips)
         expected.sum().backward()  # type: ignore[no-untyped-call]
         with mixed_precision(config):
             values = recorded(clips)
@@ -204,7 +204,7 @@ def test_a_recorded_step_equals_the_step_itself(name: str) -> None:
 def test_a_recorded_step_reads_the_same_memory_each_time(name: str) -> None:
     config, recordings = RUNS[name], list[Recording]()
     module, clips = build_module(config), clips_of(RUNS[name], 0)
-    step = graph.RecordedStep(module.weighted_losses, module.networks.parameters())
+    step = graph.RecordedStep(module.scaled_losses, module.networks.parameters())
     with mixed_precision(config):
         step(clips)  # what is made once is there by now
         for _ in range(2):
@@ -219,7 +219,7 @@ def test_a_recorded_step_reads_the_same_memory_each_time(name: str) -> None:
 def test_a_step_reads_no_value_from_a_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is in the tensors of the device "meta" nobody can know.
     config, module = RUNS[name], build_module(RUNS[name])
-    module._weights = [1.0] * len(config.losses)
+    module._scale_values = [1.0] * len(config.losses)
     for network in module.networks.values():
         if isinstance(network, Guided):
             network.guide_output(
@@ -227,7 +227,7 @@ def test_a_step_reads_no_value_from_a_device(name: str, monkeypatch: pytest.Monk
             )  # its twin is made at the first step
     module.to("meta")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    losses = module.weighted_losses(clips_of(config, 0, "meta"))
+    losses = module.scaled_losses(clips_of(config, 0, "meta"))
     losses.sum().backward()  # type: ignore[no-untyped-call]
     assert losses.device.type == "meta"
     trained = [each for each in module.networks.parameters() if each.requires_grad]
@@ -303,12 +303,12 @@ def test_a_loss_that_reads_values_is_trained_without_a_recording(
             return loss(*parts) * float(parts[0].detach().amax() >= 0)  # type: ignore[no-any-return]
 
         each.losses = dict.fromkeys(config.losses, asking)
-    recorded = graph.RecordedStep(module.weighted_losses, module.networks.parameters())
+    recorded = graph.RecordedStep(module.scaled_losses, module.networks.parameters())
     for step in range(graph.WARM_UP + 2):
         clips = clips_of(config, step)
         for weights in eager.parameters():
             weights.grad = None
-        expected = eager.weighted_losses(clips)
+        expected = eager.scaled_losses(clips)
         expected.sum().backward()  # type: ignore[no-untyped-call]
         assert torch.equal(recorded(clips), expected)
         for ours, theirs in zip(module.parameters(), eager.parameters(), strict=True):

@@ -106,10 +106,10 @@ class SeparationModule(lightning.LightningModule):
         return {n: build_loss(n, self.config.model, self.device) for n in self.config.losses}
 
     @functools.cached_property
-    def _weights(self) -> list[float]:
+    def _scale_values(self) -> list[float]:
         """The scales as numbers, as each reading would wait for an accelerator."""
-        weights: list[float] = self.scales.tolist()
-        return weights
+        values: list[float] = self.scales.tolist()
+        return values
 
     def calibrate(self, clips: ClipDataset, *, statistics: bool = True, count: int = 64) -> None:
         """Set the input statistics and rescale the losses, before the first step.
@@ -156,7 +156,7 @@ class SeparationModule(lightning.LightningModule):
         self.clock.start()
         if self.records_steps():
             parameters = (each for each in self.networks.parameters() if each.requires_grad)
-            self._recorded_step = RecordedStep(self.weighted_losses, parameters)
+            self._recorded_step = RecordedStep(self.scaled_losses, parameters)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         songs = [*data.valid, *data.watched]
         if self.config.max_minutes and not self.clock.validation and songs:
@@ -186,7 +186,7 @@ class SeparationModule(lightning.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Sum of the scaled losses of a batch of clips ``(batch, stems, 2, samples)``."""
-        losses = (self._recorded_step or self.weighted_losses)(batch)
+        losses = (self._recorded_step or self.scaled_losses)(batch)
         values = losses.detach() / self.scales
         self._recent.append((self.global_step, values))
         if self.device.type == "cpu" or len(self._recent) >= CHECK_EVERY:
@@ -195,7 +195,7 @@ class SeparationModule(lightning.LightningModule):
             self._log_step(values)
         return losses.sum()
 
-    def weighted_losses(self, clips: Tensor) -> Tensor:
+    def scaled_losses(self, clips: Tensor) -> Tensor:
         """The scaled loss of each network, ``(losses,)``.
 
         Nothing here depends on values or asks for one, so that a GPU's work can be recorded: see
@@ -213,9 +213,9 @@ class SeparationModule(lightning.LightningModule):
             magnitude = sound.magnitude(self.config.model)
             guidance = Guidance.of(any_network, magnitude, self.config.own_share)
         values = []
-        for weight, (name, loss) in zip(self._weights, self.losses.items(), strict=True):
+        for scale, (name, loss) in zip(self._scale_values, self.losses.items(), strict=True):
             network, part = self.network(name), self.config.part
-            values.append(training_loss(network, sound, loss, guidance, weight=weight, part=part))
+            values.append(training_loss(network, sound, loss, guidance, scale=scale, part=part))
         return torch.stack(values)
 
     def records_steps(self) -> bool:

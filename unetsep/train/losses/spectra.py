@@ -176,10 +176,10 @@ class BlockwiseLoss(torch.autograd.Function):
         network: MaskNetwork,
         batch: Batch,
         loss: Loss,
-        weight: float,
+        scale: float,
         guidance: Guidance | None,
     ) -> Tensor:
-        """Weighted loss of a batch; ``logits`` are `trained_logits`."""
+        """Scaled loss of a batch; ``logits`` are `trained_logits`."""
         gradient = torch.empty_like(logits)
 
         def part(block: Block) -> Tensor:
@@ -187,7 +187,7 @@ class BlockwiseLoss(torch.autograd.Function):
             ordered = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
             mixture = batch.mixture[at][:, None, : ordered.shape[2]]
             references = batch.references(at)
-            factor = weight * ordered.numel() / logits.numel()
+            factor = scale * ordered.numel() / logits.numel()
             if guidance is not None:
                 block_guidance = guidance.block(at)
                 value, slope = guided_loss(
@@ -225,14 +225,14 @@ def blockwise_loss(
     network: MaskNetwork,
     batch: Batch,
     loss: Loss,
-    weight: float = 1.0,
+    scale: float = 1.0,
     guidance: Guidance | None = None,
 ) -> Tensor:
-    """``weight`` times the loss of the masks of ``logits``; see `BlockwiseLoss`.
+    """``scale`` times the loss of the masks of ``logits``; see `BlockwiseLoss`.
 
     With ``guidance`` it is the loss of `unetsep.train.losses.guidance`.
     """
-    value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss, weight, guidance)  # type: ignore[no-untyped-call]
+    value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss, scale, guidance)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -242,10 +242,10 @@ def training_loss(
     loss: Loss,
     guidance: Guidance | None,
     *,
-    weight: float = 1.0,
+    scale: float = 1.0,
     part: str = "all",
 ) -> Tensor:
-    """``weight`` times a network's loss of a batch.
+    """``scale`` times a network's loss of a batch.
 
     Parameters
     ----------
@@ -255,8 +255,8 @@ def training_loss(
         Of the same clips.
     loss
         See `unetsep.train.losses.functions`.
-    weight
-        Factor.
+    scale
+        Factor of the loss, see `unetsep.train.calibration.loss_scale`.
     part
         The part of the network that gets a gradient, see `unetsep.train.config.TrainConfig`.
     """
@@ -268,4 +268,4 @@ def training_loss(
     else:
         logits = trained_logits(network, inputs, guidance)
     with without_autocast(logits.device):
-        return blockwise_loss(logits, network, batch, loss, weight, guidance)
+        return blockwise_loss(logits, network, batch, loss, scale, guidance)

@@ -29,8 +29,9 @@ from record import RATE, save
 from unetsep.config import STEMS
 from unetsep.train.config import TrainConfig
 from unetsep.train.data.recording import Recording, recording_from_arrays
-from unetsep.train.fit import Machine, fit
+from unetsep.train.fit import fit
 from unetsep.train.graph import WARM_UP
+from unetsep.train.machine import Machine
 from unetsep.weights.load import load_network
 
 # All kinds of changes that the recipe of the default model makes to clips.

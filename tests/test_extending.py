@@ -23,8 +23,9 @@ from unetsep.separator import Separator
 from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.run_data import find_data, load_data, load_recordings
 from unetsep.train.data.sources import DatasetKind, Source, audio_files
-from unetsep.train.fit import Machine, fit
+from unetsep.train.fit import fit
 from unetsep.train.losses.functions import LOSSES, LossEntry, magnitude
+from unetsep.train.machine import Machine
 
 ROOT = Path(__file__).parent.parent
 CPU = Machine("cpu", workers=0)

@@ -38,10 +38,11 @@ TRAIN_FLOORS = [
     {"config", "graph", "muon", "logs", "children"},
     {"data", "losses", "schedule", "interruption"},
     {"evaluation", "calibration", "distributed"},
-    {"validation"},
+    {"validation", "machine"},
     {"module", "datamodule"},
-    {"callbacks"},
-    {"fit", "release"},
+    {"callbacks", "start"},
+    {"run_folder", "release"},
+    {"fit"},
     {"__init__"},
 ]
 TRAIN_FLOOR = {room: floor for floor, rooms in enumerate(TRAIN_FLOORS) for room in rooms}

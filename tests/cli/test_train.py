@@ -22,8 +22,8 @@ from unetsep.config import STEMS
 from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig
 from unetsep.train.data import cache
-from unetsep.train.fit import Machine
 from unetsep.train.losses.functions import LOSSES
+from unetsep.train.machine import Machine
 from unetsep.unfinished import ENDING
 from unetsep.weights.load import load_network
 from unetsep.weights.manifest import read_manifest

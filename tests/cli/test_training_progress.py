@@ -14,7 +14,8 @@ from rich.console import Console
 from tests.train.synthetic import songs, tiny
 from unetsep.cli import training_progress
 from unetsep.cli.training_progress import ProgressBar, decoding
-from unetsep.train.fit import Machine, fit
+from unetsep.train.fit import fit
+from unetsep.train.machine import Machine
 
 
 def test_a_terminal_shows_speed_loss_best_sdr_and_time_left(

@@ -19,7 +19,8 @@ from lightning import Callback
 
 from tests.train.synthetic import songs, tiny
 from unetsep.train.config import TrainingError
-from unetsep.train.fit import Machine, fit
+from unetsep.train.fit import fit
+from unetsep.train.machine import Machine
 
 DIES_AT = 4
 

@@ -15,8 +15,9 @@ from tests.train.synthetic import MODEL, songs
 from unetsep.cli import train as train_commands
 from unetsep.network import presets
 from unetsep.train.config import TrainConfig
-from unetsep.train.fit import Machine, fit
+from unetsep.train.fit import fit
 from unetsep.train.logs import read_log
+from unetsep.train.machine import Machine
 
 CPU = Machine("cpu", workers=0)
 

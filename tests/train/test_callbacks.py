@@ -31,9 +31,9 @@ from tests.train.runs import At, interrupt, log, run
 from tests.train.synthetic import tiny
 from unetsep.train.callbacks import Ema
 from unetsep.train.config import TrainingError
-from unetsep.train.fit import Machine
 from unetsep.train.interruption import InterruptedRunError
 from unetsep.train.logs import JsonLinesLogger
+from unetsep.train.machine import Machine
 from unetsep.train.module import SeparationModule
 from unetsep.unfinished import ENDING
 from unetsep.weights.load import load_network

@@ -15,8 +15,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from tests.train.synthetic import tiny
 from unetsep.train.config import TrainingError
 from unetsep.train.distributed import detect_launcher, processes
-from unetsep.train.fit import Machine, build_trainer, check_resumable
+from unetsep.train.fit import build_trainer
 from unetsep.train.logs import is_main_process
+from unetsep.train.machine import Machine
+from unetsep.train.run_folder import resumable_step
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "16"}
 # What srun --nodes 2 --ntasks-per-node 2 sets for the last of four processes.
@@ -124,4 +126,4 @@ def test_a_run_under_slurm_equals_one_that_starts_its_own_processes(tmp_path: Pa
     assert running[0].returncode == 1
     assert "stopped: another process of this run ended; the run stops, the last good" in messages[0]
     config = tiny(freeze_norm=True, max_steps=100, losses=("l1", "mse"))
-    assert check_resumable(tmp_path / "run" / "last.ckpt", config) == 3
+    assert resumable_step(tmp_path / "run" / "last.ckpt", config) == 3

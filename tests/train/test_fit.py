@@ -17,11 +17,14 @@ from tests.train.synthetic import MODEL, tiny
 from unetsep.network import devices
 from unetsep.storage import shell_word
 from unetsep.train import fit as fitting
+from unetsep.train import machine as machines
+from unetsep.train import run_folder
 from unetsep.train.config import TrainConfig, TrainingError
-from unetsep.train.fit import Machine, check_resumable, check_trainable
 from unetsep.train.logs import draw_curves
+from unetsep.train.machine import Machine, check_trainable
 from unetsep.train.module import SeparationModule
 from unetsep.train.release.export import export_run
+from unetsep.train.run_folder import resumable_step
 from unetsep.weights.load import load_network
 
 
@@ -85,7 +88,7 @@ def test_a_run_folder_holds_config_versions_log_curves_and_checkpoints(whole: Pa
 
 def test_the_command_of_a_run_is_stored_with_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["unetsep", "train", "--songs", "my songs"])
-    assert fitting.versions()["command"] == f"unetsep train --songs {shell_word('my songs')}"
+    assert run_folder.versions()["command"] == f"unetsep train --songs {shell_word('my songs')}"
 
 
 def test_curves_that_cannot_be_drawn_only_give_a_warning(
@@ -121,13 +124,13 @@ def test_what_a_machine_with_two_gpus_lacks_is_refused_before_any_work(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    for module in (devices, fitting):
+    for module in (devices, machines):
         monkeypatch.setattr(module, "cuda_problem", lambda _: "")  # there they compute
     with pytest.raises(TrainingError, match=re.escape(sentence)):
         check_trainable(tiny(), machine)
     for each in (Machine(), Machine("gpu", 2), Machine("cpu", 3)):
         check_trainable(tiny(), each)
-    monkeypatch.setattr(fitting, "detect_launcher", lambda: ("torchrun", 3, 1))
+    monkeypatch.setattr(machines, "detect_launcher", lambda: ("torchrun", 3, 1))
     check_trainable(tiny(), Machine("gpu", 3))
 
 
@@ -153,7 +156,7 @@ def test_a_gpu_without_code_in_torch_is_not_used(
         why = r"cannot train on \d gpu: torch .* no kernel image is available\); choose --acc"
         with pytest.raises(TrainingError, match=why):
             check_trainable(tiny(), asked)
-    monkeypatch.setattr(fitting, "is_main_process", lambda: False)  # which has a GPU of its own
+    monkeypatch.setattr(machines, "is_main_process", lambda: False)  # which has a GPU of its own
     check_trainable(tiny(), Machine(devices=2))
 
 
@@ -215,21 +218,21 @@ def test_a_damaged_checkpoint_is_refused_with_a_message(tmp_path: Path, whole: P
     ):
         (tmp_path / "last.ckpt").write_bytes(content)
         with pytest.raises(TrainingError, match="resumed from: it is damaged or incomplete; re"):
-            check_resumable(tmp_path / "last.ckpt", config)
+            resumable_step(tmp_path / "last.ckpt", config)
     (tmp_path / "last.ckpt").write_bytes(good)
-    assert check_resumable(tmp_path / "last.ckpt", config) == 8
+    assert resumable_step(tmp_path / "last.ckpt", config) == 8
     with zipfile.ZipFile(tmp_path / "last.ckpt", "w") as archive:
         archive.writestr("song.wav", b"music")
     with pytest.raises(TrainingError, match=r"cannot be resumed from: (?!it is damaged)"):
-        check_resumable(tmp_path / "last.ckpt", config)
+        resumable_step(tmp_path / "last.ckpt", config)
 
 
 def test_a_run_is_resumed_only_on_its_number_of_processes(whole: Path) -> None:
     config = tiny(losses=("l1", "mel_mse"), max_steps=8)
-    assert check_resumable(whole / "last.ckpt", config, Machine("cpu")) == 8
+    assert resumable_step(whole / "last.ckpt", config, Machine("cpu")) == 8
     for machine in (Machine("cpu", devices=2), Machine("cpu", nodes=3)):
         with pytest.raises(TrainingError, match=r"of a run of 1 processes, this one has [23]: "):
-            check_resumable(whole / "last.ckpt", config, machine)
+            resumable_step(whole / "last.ckpt", config, machine)
 
 
 def test_weights_without_a_checkpoint_are_neither_resumed_nor_replaced(tmp_path: Path) -> None:
@@ -245,7 +248,7 @@ def test_weights_without_a_checkpoint_are_neither_resumed_nor_replaced(tmp_path:
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "LOCK_SECONDS", 0)
+    monkeypatch.setattr(run_folder, "LOCK_SECONDS", 0)
 
     def second(_: Any) -> None:
         for resume in (False, True):

@@ -26,10 +26,10 @@ from unetsep.network.presets import spleeter_config
 from unetsep.network.unet import UNet
 from unetsep.train import graph
 from unetsep.train.config import TrainConfig, TrainingError
-from unetsep.train.fit import Machine
 from unetsep.train.losses import spectra
 from unetsep.train.losses.blocks import divide
 from unetsep.train.losses.functions import LOSSES
+from unetsep.train.machine import Machine
 from unetsep.train.module import SeparationModule
 
 record_graph, noting_waits = graph.record, graph.noting_waits  # which the tests replace

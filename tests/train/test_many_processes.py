@@ -24,8 +24,10 @@ from tests.train.runs import log
 from tests.train.synthetic import songs, tiny, write_musdb
 from unetsep.train import distributed
 from unetsep.train.distributed import is_lost_process
-from unetsep.train.fit import Machine, check_resumable, fit
+from unetsep.train.fit import fit
 from unetsep.train.interruption import EndSignals
+from unetsep.train.machine import Machine
+from unetsep.train.run_folder import resumable_step
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_a_run_that_loses_a_process_ends_with_a_message_and_a_good_checkpoint(
     assert seconds < 60 + 60  # the group's timeout, and starting on a busy machine
     assert messages.count("process 1 of this run ended with code -9; the run stops") == 1
     config = tiny(freeze_norm=True, max_steps=100, losses=("l1", "mse"))
-    assert check_resumable(folder / "run" / "last.ckpt", config) == 3
+    assert resumable_step(folder / "run" / "last.ckpt", config) == 3
 
 
 def test_a_run_that_lightning_kills_reports_the_reason(forks: Forks, tmp_path: Path) -> None:

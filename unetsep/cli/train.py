@@ -38,14 +38,17 @@ from ..train.data.run_data import (
 )
 from ..train.data.songs import Songs
 from ..train.distributed import processes
-from ..train.fit import Machine, check_fits, check_resumable, check_trainable, fit, refuse_used
+from ..train.fit import fit
 from ..train.interruption import LAST, InterruptedRunError
 from ..train.logs import is_main_process
 from ..train.losses.functions import LOSSES
 from ..train.losses.own import add_loss, add_losses, published_losses
+from ..train.machine import Machine, check_trainable
 from ..train.release.average import average_weights
 from ..train.release.export import export_run
 from ..train.release.publish import publish
+from ..train.run_folder import refuse_used, resumable_step
+from ..train.start import check_fits
 from ..weights.checkpoint import serialize
 from ..weights.load import carry_guide, load_checkpoint, load_network
 from ..weights.manifest import is_path
@@ -272,7 +275,7 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
         data = move_data(data, sources.roots, sources.cache_dir)
     _refuse_missing(data, lambda words: f"name its new folder with --resume by {words}")
     config = dataclasses.replace(config, **settings)
-    check_resumable(options.folder / LAST, config)
+    resumable_step(options.folder / LAST, config)  # its error comes before hours of decoding
     return config, data
 
 

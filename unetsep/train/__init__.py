@@ -2,6 +2,9 @@
 
 fit            a run, from recordings to checkpoints
 config         TrainConfig: the one description of a run
+machine        its accelerator and processes
+run_folder     its folder: the lock, what describes it, what can be resumed
+start          the network that it starts from
 module         the networks of a run and one training step
 graph          a step as one CUDA graph
 datamodule     its clips and validation recordings

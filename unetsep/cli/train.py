@@ -30,7 +30,7 @@ from ..train.data.datasets import DATASETS
 from ..train.data.recording import SAMPLE_RATE, Recording
 from ..train.data.run_data import (
     HELD_OUT,
-    Data,
+    DataConfig,
     find_data,
     load_data,
     move_data,
@@ -70,7 +70,7 @@ class DataOptions:
     roots
         Folders of each kind of data set, by its name.
     cache_dir, stems, init_from, guide, held_out, leave_out
-        See `unetsep.train.data.run_data.Data`; None is the default.
+        See `unetsep.train.data.run_data.DataConfig`; None is the default.
     """
 
     roots: Mapping[str, Sequence[Path]]
@@ -217,52 +217,57 @@ def _length(config: TrainConfig) -> str:
     return " or ".join(ends)
 
 
-def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
+def _new_run(options: TrainOptions) -> tuple[TrainConfig, DataConfig]:
     """Config and data of a new run."""
     if is_main_process():
         refuse_used(options.folder)
-    sources = options.data
-    stems = sources.stems or STEMS
+    data_options = options.data
+    stems = data_options.stems or STEMS
     settings = {"precision": "auto"} | dict(options.settings)
     if settings.get("max_minutes"):
         settings = {"max_steps": UNLIMITED} | settings
     # Loaded before hours of decoding, whatever the network.
-    start = load_network(sources.init_from).config if sources.init_from else None
+    start = load_network(data_options.init_from).config if data_options.init_from else None
     model = _model(options, start)
-    if sources.guide:
-        network, sha256 = load_checkpoint(sources.guide)
+    if data_options.guide:
+        network, sha256 = load_checkpoint(data_options.guide)
         levels = options.guide_levels
         if levels is None:
             levels = len(start.guide_states) if start else 0
-        model = model.guided(sha256, _states(sources.guide, network.config, levels))
+        model = model.guided(sha256, _states(data_options.guide, network.config, levels))
         check_guide(model, network.config)  # before hours of decoding
     elif options.guide_levels is not None:
         raise ValueError("--guide-levels counts levels of the network that --guide names: name one")
     if options.low_band:
-        model = _with_low_band(model, options.low_band, sources.init_from)
+        model = _with_low_band(model, options.low_band, data_options.init_from)
         settings |= {"part": "low"}
-    if sources.guide and start and start.guide:  # `_model` did not compare its guide and its parts
-        check_fits(extended(start, model), model, str(sources.init_from))
+    # `_model` did not compare its guide and its parts.
+    if data_options.guide and start and start.guide:
+        check_fits(extended(start, model), model, str(data_options.init_from))
     config = TrainConfig(**_parsed(settings, options.machine.kind, stems), model=model)
     data = find_data(
-        sources.roots,
-        sources.cache_dir,
+        data_options.roots,
+        data_options.cache_dir,
         stems=stems,
-        init_from=sources.init_from,
-        guide=sources.guide,
-        held_out=HELD_OUT if sources.held_out is None else sources.held_out,
-        leave_out=sources.leave_out,
+        init_from=data_options.init_from,
+        guide=data_options.guide,
+        held_out=HELD_OUT if data_options.held_out is None else data_options.held_out,
+        leave_out=data_options.leave_out,
     )
     return config, data
 
 
-def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
+def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, DataConfig]:
     """Config and data of an interrupted run, with those options applied that may change."""
-    sources = options.data
+    data_options = options.data
     network = (options.network, options.targets, options.guide_levels, options.low_band)
-    songs = (sources.stems, sources.held_out, options.settings.get("all_songs"))
-    fixed_options = (*network, *songs, sources.init_from)
-    if sources.guide or sources.leave_out or any(value is not None for value in fixed_options):
+    songs = (data_options.stems, data_options.held_out, options.settings.get("all_songs"))
+    fixed_options = (*network, *songs, data_options.init_from)
+    if (
+        data_options.guide
+        or data_options.leave_out
+        or any(value is not None for value in fixed_options)
+    ):
         raise ValueError(
             "--resume uses the run's own network and recordings: it cannot be combined with "
             "--network, --targets, --guide, --guide-levels, --low-band, --stems, "
@@ -271,8 +276,8 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     config, data = _read_run(options.folder)
     config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))
     settings = _parsed(options.settings, options.machine.kind, data.stems)
-    if sources.cache_dir or any(sources.roots.values()):
-        data = move_data(data, sources.roots, sources.cache_dir)
+    if data_options.cache_dir or any(data_options.roots.values()):
+        data = move_data(data, data_options.roots, data_options.cache_dir)
     _refuse_missing(data, lambda words: f"name its new folder with --resume by {words}")
     config = dataclasses.replace(config, **settings)
     resumable_step(options.folder / LAST, config)  # its error comes before hours of decoding
@@ -386,7 +391,7 @@ def _model(options: TrainOptions, start: ModelConfig | None) -> ModelConfig:
     return model
 
 
-def _read_run(run: Path) -> tuple[TrainConfig, Data]:
+def _read_run(run: Path) -> tuple[TrainConfig, DataConfig]:
     try:
         config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -396,7 +401,7 @@ def _read_run(run: Path) -> tuple[TrainConfig, Data]:
     return config, read_data(run)
 
 
-def _refuse_missing(data: Data, cure: Callable[[str], str]) -> None:
+def _refuse_missing(data: DataConfig, cure: Callable[[str], str]) -> None:
     """Refuse data of a run that has been moved.
 
     Parameters
@@ -495,7 +500,7 @@ def _what(train: Sequence[Recording]) -> str:
 
 
 def _load(
-    data: Data, console: Console, saved: Songs | None, *, all_songs: bool = False
+    data: DataConfig, console: Console, saved: Songs | None, *, all_songs: bool = False
 ) -> tuple[list[Recording], list[Recording]]:
     """Training and validation recordings; a progress bar shows decoding.
 

@@ -27,7 +27,7 @@ from unetsep.train.data.clips import (
 )
 from unetsep.train.data.loaders import NO_NUMBER, ClipLoader, clip_loader, valid_loader
 from unetsep.train.data.recording import LEVEL_BLOCK, hold_out, recording_from_arrays
-from unetsep.train.data.run_data import without
+from unetsep.train.data.run_data import apply_leave_out
 from unetsep.train.datamodule import ClipModule
 
 CONFIG = tiny(seed=3)
@@ -306,7 +306,7 @@ def test_a_sound_at_the_very_end_of_a_recording_is_training_data() -> None:
 
 def test_stems_that_are_left_out_are_unknown() -> None:
     songs = [song(1), song(2), song(3)]
-    kept = without(songs, ["song1=vocals", "song1=bass, other", "song2"], STEMS)
+    kept = apply_leave_out(songs, ["song1=vocals", "song1=bass, other", "song2"], STEMS)
     assert [each.name for each in kept] == ["song1", "song3"]
     assert [stem for stem in STEMS if kept[0].knows([stem])] == ["drums"]
     assert np.array_equal(kept[0].stem("drums"), songs[0].stem("drums"))
@@ -318,17 +318,17 @@ def test_stems_that_are_left_out_are_unknown() -> None:
     assert {stem for each, stem in drawn if each is kept[0]} == {"drums"}
     for wrong in ("song4", "song1=piano", "song1=vocals,piano"):
         with pytest.raises(TrainingError, match=f"--leave-out {wrong}: there is no such"):
-            without(songs, [wrong], STEMS)
+            apply_leave_out(songs, [wrong], STEMS)
 
 
 def test_leave_out_removes_stems_from_all_recordings_of_a_name() -> None:
     ours = recording_from_arrays("one", {"vocals": pcm(1), "drums": pcm(2)})
     theirs = recording_from_arrays("one", {"bass": pcm(3)})
     for order in ([ours, theirs], [theirs, ours]):
-        kept = without(order, ["one=vocals,bass"], STEMS)
+        kept = apply_leave_out(order, ["one=vocals,bass"], STEMS)
         assert [stem for each in kept for stem in STEMS if each.knows([stem])] == ["drums"]
     with pytest.raises(TrainingError, match="--leave-out one=other: there is no such"):
-        without([ours, theirs], ["one=other"], STEMS)
+        apply_leave_out([ours, theirs], ["one=other"], STEMS)
 
 
 def test_held_out_excerpts_are_fixed_audible_and_not_trained_on() -> None:

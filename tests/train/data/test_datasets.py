@@ -18,7 +18,7 @@ from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.musdb import Musdb
 from unetsep.train.data.run_data import (
-    Data,
+    DataConfig,
     find_data,
     load_data,
     load_recordings,
@@ -196,7 +196,7 @@ def test_the_data_of_a_run_keeps_its_place_unless_another_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "musdb"))
-    data = Data({"songs": ("/a",), "pools": ("/b", "/c")}, "/cache", leave_out=("x",))
+    data = DataConfig({"songs": ("/a",), "pools": ("/b", "/c")}, "/cache", leave_out=("x",))
     assert move_data(data, {"musdb": [], "pools": [tmp_path]}, None) == dataclasses.replace(
         data, roots={"songs": ("/a",), "pools": (str(tmp_path),)}
     )

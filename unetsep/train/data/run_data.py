@@ -31,7 +31,7 @@ HELD_SECONDS, HELD_OUT = 10, 10
 
 
 @dataclass(frozen=True)
-class Data:
+class DataConfig:
     """Where a run's recordings and first weights come from; saved with it as ``data.json``.
 
     Parameters
@@ -63,23 +63,23 @@ class Data:
 
 def find_data(
     roots: Mapping[str, Sequence[Path]],
-    folder: Path | None = None,
+    cache_folder: Path | None = None,
     *,
     stems: Sequence[str] = STEMS,
     **settings: Any,
-) -> Data:
+) -> DataConfig:
     """The data in some folders, with MUSDB18 from ``MUSDB_PATH`` if it is not named.
 
     Parameters
     ----------
     roots
         Folders of each kind of data set, by its name.
-    folder
+    cache_folder
         Of the decoded stems; default: in the user's cache.
     stems
         Of the songs.
     settings
-        Other fields of `Data`.
+        Other fields of `DataConfig`.
 
     Raises
     ------
@@ -96,15 +96,15 @@ def find_data(
             options = ", ".join(kind.option for kind in DATASETS.values() if kind.repeated)
             raise TrainingError(f"no training data for {', '.join(stems)}: name {options}")
         musdb_root(None)  # its error says what to name, and how to get it
-    return Data(
+    return DataConfig(
         roots=_resolve(folders),
-        cache=str((folder or _cache()).resolve()),
+        cache=str((cache_folder or _default_cache_folder()).resolve()),
         stems=tuple(stems),
         **settings,
     )
 
 
-def _cache() -> Path:
+def _default_cache_folder() -> Path:
     place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "unetsep", "stems")
     try:
         return place.expanduser()
@@ -125,7 +125,9 @@ def _resolve(roots: Mapping[str, Sequence[Path]]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def move_data(data: Data, roots: Mapping[str, Sequence[Path]], folder: Path | None) -> Data:
+def move_data(
+    data: DataConfig, roots: Mapping[str, Sequence[Path]], cache_folder: Path | None
+) -> DataConfig:
     """The data of a run after some of it was moved.
 
     Parameters
@@ -134,7 +136,7 @@ def move_data(data: Data, roots: Mapping[str, Sequence[Path]], folder: Path | No
         Of the run.
     roots
         New folders; kinds of data sets without any stay where they were.
-    folder
+    cache_folder
         Of the decoded stems, if that is another one.
 
     Raises
@@ -142,11 +144,11 @@ def move_data(data: Data, roots: Mapping[str, Sequence[Path]], folder: Path | No
     AudioError
         If a folder is of a test set.
     """
-    cache = data.cache if folder is None else str(folder.resolve())
-    return dataclasses.replace(data, roots={**data.roots, **_resolve(roots)}, cache=cache)
+    folder = data.cache if cache_folder is None else str(cache_folder.resolve())
+    return dataclasses.replace(data, roots={**data.roots, **_resolve(roots)}, cache=folder)
 
 
-def read_data(run: Path) -> Data:
+def read_data(run: Path) -> DataConfig:
     """The data of a run, from its ``data.json``.
 
     Raises
@@ -159,7 +161,7 @@ def read_data(run: Path) -> Data:
         values["roots"] = {name: tuple(folders) for name, folders in values["roots"].items()}
         for name in ("stems", "leave_out"):
             values[name] = tuple(values[name])
-        data = Data(**values)
+        data = DataConfig(**values)
     except FileNotFoundError as error:
         raise TrainingError(f"{run} does not say where its data is: no data.json") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -173,7 +175,7 @@ def read_data(run: Path) -> Data:
 
 
 def load_recordings(
-    data: Data,
+    data: DataConfig,
     *,
     songs: Collection[str] = (),
     progress: cache.DecodingProgress | None = None,
@@ -210,7 +212,7 @@ def load_recordings(
 
 
 def load_data(
-    data: Data,
+    data: DataConfig,
     *,
     all_songs: bool = False,
     songs: Collection[str] = (),
@@ -233,7 +235,7 @@ def load_data(
     recordings = load_recordings(data, songs=songs, progress=progress)
     valid = [each for each in recordings if each.split == "valid"]
     candidates = [each for each in recordings if each.split == "train"]
-    candidates = without(candidates, data.leave_out, data.stems)
+    candidates = apply_leave_out(candidates, data.leave_out, data.stems)
     if not all_songs:
         _warn_of_shared_stems(candidates, valid)
     train, excerpts = hold_out(
@@ -286,7 +288,7 @@ def _same(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> bool:
     return not is_longer and np.array_equal(one[:common], other[:common])
 
 
-def without(
+def apply_leave_out(
     recordings: Sequence[Recording], leave_out: Sequence[str], stems: Sequence[str]
 ) -> list[Recording]:
     """Recordings without some, or without some stems of them, which become unknown.

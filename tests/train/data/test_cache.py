@@ -316,14 +316,14 @@ def test_thousands_of_songs_with_a_silent_stem_take_few_comparisons(
 
 
 def test_the_most_informative_of_two_duplicates_is_kept(tmp_path: Path) -> None:
-    drums = write(tmp_path / "drums", 0)
+    drums, bass = write(tmp_path / "drums", 0), write(tmp_path / "bass", 1)
     # Each is preferred to those before it.
     ranks = [
-        Source("single", "pools", "train", {"drums": drums}),
-        Source("no extra", "musdb", "train", {"drums": drums}, extra=False),
-        Source("alone", "songs", "train", {"drums": drums}, silent=("bass", "vocals")),
-        Source("wider", "songs", "train", {"drums": drums, "bass": write(tmp_path / "bass", 1)}),
-        Source("valid", "index", "valid", {"drums": drums}),
+        Source("single", "pools", "train", {"drums": drums}, extra=True),
+        Source("no extra", "musdb", "train", {"drums": drums}),
+        Source("alone", "songs", "train", {"drums": drums}, ("bass", "vocals"), extra=True),
+        Source("wider", "songs", "train", {"drums": drums, "bass": bass}, extra=True),
+        Source("valid", "index", "valid", {"drums": drums}, extra=True),
     ]
     for one, other in itertools.combinations(ranks, 2):
         for pair in ([one, other], [other, one]):

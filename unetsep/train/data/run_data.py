@@ -197,7 +197,7 @@ def load_recordings(
         If there are none in a folder, some are of a test set, or cannot be decoded.
     """
     sources = [
-        dataclasses.replace(source, extra=source.extra and kind.extra)
+        dataclasses.replace(source, extra=kind.extra)
         for name, kind in DATASETS.items()
         for root in data.roots.get(name, ())
         for source in kind.find(Path(root), data.stems)

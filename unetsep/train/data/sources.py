@@ -40,7 +40,7 @@ class Source:
     silent
         Stems known to be silent; all others without a file are unknown.
     extra
-        Whether it is an extra one if its kind is; see `DatasetKind`.
+        As its kind is, see `DatasetKind`; set by `unetsep.train.data.run_data.load_recordings`.
     weight
         How often it is drawn, relative to another one that is as long.
     """
@@ -50,7 +50,7 @@ class Source:
     split: str
     files: Mapping[str, Path | Sequence[Path]]
     silent: tuple[str, ...] = ()
-    extra: bool = True
+    extra: bool = False
     weight: float = 1.0
 
     @property

@@ -36,7 +36,7 @@ from ..train.data.run_data import (
     move_data,
     read_data,
 )
-from ..train.data.songs import Songs
+from ..train.data.song_lists import SongLists
 from ..train.distributed import processes
 from ..train.fit import fit
 from ..train.interruption import LAST, InterruptedRunError
@@ -166,7 +166,7 @@ def run_train(options: TrainOptions) -> None:
     check_trainable(config, options.machine)  # before hours of decoding
     folder = options.folder
     with _logging(console):
-        saved = Songs.read(folder) if options.resume else None
+        saved = SongLists.read(folder) if options.resume else None
         train, valid = _load(data, console, saved, all_songs=config.all_songs)
         overlap = " of them" if config.all_songs else ""
         console.print(
@@ -174,7 +174,7 @@ def run_train(options: TrainOptions) -> None:
             f"{len(valid)}{overlap}: {_length(config)}, {config.batch_size} clips a step; writing "
             f"to {folder}"
         )
-        songs = Songs.of(train, valid)
+        songs = SongLists.of(train, valid)
         if saved is not None:
             saved.check_resumed(folder, songs)
         try:
@@ -450,7 +450,7 @@ def run_export(
         if check:
             data = read_data(run)
             _refuse_missing(data, lambda _: "export without its validation songs by --no-check")
-            valid = _load(data, console, Songs.read(run))[1]
+            valid = _load(data, console, SongLists.read(run))[1]
         paths = export_run(
             run, loss=loss, name=name, licence=licence, manifest=manifest, valid=valid
         )
@@ -500,7 +500,7 @@ def _what(train: Sequence[Recording]) -> str:
 
 
 def _load(
-    data: DataConfig, console: Console, saved: Songs | None, *, all_songs: bool = False
+    data: DataConfig, console: Console, saved: SongLists | None, *, all_songs: bool = False
 ) -> tuple[list[Recording], list[Recording]]:
     """Training and validation recordings; a progress bar shows decoding.
 

@@ -25,16 +25,16 @@ from unetsep.train.data.run_data import (
     move_data,
     read_data,
 )
-from unetsep.train.data.songs import Songs
+from unetsep.train.data.song_lists import SongLists
 from unetsep.train.data.sources import DatasetKind, Source, audio_files
 from unetsep.train.fit import fit
 from unetsep.train.logs import read_log
 from unetsep.train.release.command import train_command
 
 
-def resume(run: Path, songs: Songs) -> None:
+def resume(run: Path, songs: SongLists) -> None:
     """What a resumed run does with its songs."""
-    saved = Songs.read(run)
+    saved = SongLists.read(run)
     assert saved is not None
     saved.check_resumed(run, songs)
 
@@ -74,7 +74,7 @@ def test_a_run_trains_on_a_new_kind_of_data_set(
     assert read_log(tmp_path / "run" / "log.jsonl")[-1]["step"] == 10
     (tmp_path / "run" / "data.json").write_text(json.dumps(dataclasses.asdict(data)))
     assert read_data(tmp_path / "run") == data
-    assert "takes/train/one" in Songs.of(train, valid).songs
+    assert "takes/train/one" in SongLists.of(train, valid).songs
     assert "--takes takes " in train_command(config, dataclasses.asdict(data)) + " "
     monkeypatch.undo()
     with pytest.raises(TrainingError, match="data of the kind 'takes': expected musdb, songs"):
@@ -132,7 +132,7 @@ def test_duplicates_are_used_once_and_excerpts_not_trained_on(
         "pools": [tmp_path / "pools"],
     }
     train, valid = load_data(find_data(roots, tmp_path / "cache"))
-    songs = Songs.of(train, valid)
+    songs = SongLists.of(train, valid)
     assert songs.songs == ["songs/train/one", "pools/train/bass/another"]
     assert songs.valid_songs == ["index/valid/part", "songs/valid/one"]
     (told,) = (record.message for record in caplog.records)
@@ -151,22 +151,22 @@ def test_resuming_a_run_on_other_audio_gives_a_warning(
         write(songs / "train" / name / "takes" / "drums", i)
         write(songs / "train" / name / "bass", 10 + i)
     data = find_data({"songs": [songs]}, tmp_path / "cache")
-    saved = Songs.of(load_recordings(data), [])
+    saved = SongLists.of(load_recordings(data), [])
     lists = {"songs": saved.songs, "valid_songs": saved.valid_songs}
     for text in (json.dumps(lists), saved.to_json()):  # of a version before; of ours
         (tmp_path / "songs.json").write_text(text)
-        resume(tmp_path, Songs.of(load_recordings(data), []))
+        resume(tmp_path, SongLists.of(load_recordings(data), []))
         assert caplog.messages == []
     write(songs / "train" / "a" / "drums", 99)
     (songs / "train" / "b" / "takes" / "drums.wav").unlink()
-    resume(tmp_path, Songs.of(load_recordings(data), []))
+    resume(tmp_path, SongLists.of(load_recordings(data), []))
     assert caplog.messages == [
         "the run continues with audio that has changed: songs/train/a has other content, "
         "songs/train/b has bass instead of bass, drums"
     ]
     (tmp_path / "songs.json").write_text(json.dumps(lists | {"recordings": {"songs/train/a": 1}}))
     with pytest.raises(TrainingError, match="cannot be understood"):
-        Songs.read(tmp_path)
+        SongLists.read(tmp_path)
 
 
 def test_a_run_that_began_with_duplicates_is_resumed_with_them(
@@ -187,7 +187,7 @@ def test_a_run_that_began_with_duplicates_is_resumed_with_them(
         lists = {"songs": songs, "valid_songs": [songs[-2].replace("train", "valid")]}
         (tmp_path / "songs.json").write_text(json.dumps(lists))
         train, valid = load_data(data, songs=[*songs, *lists["valid_songs"]])
-        resume(tmp_path, Songs.of(train, valid))
+        resume(tmp_path, SongLists.of(train, valid))
         (told,) = (record.message for record in caplog.records)
         assert told.count(" is in ") == 4 - len(songs)
 
@@ -204,20 +204,20 @@ def test_the_data_of_a_run_keeps_its_place_unless_another_is_named(
 
 
 def test_a_run_cannot_be_resumed_on_other_songs(tmp_path: Path) -> None:
-    assert Songs.read(tmp_path) is None  # a run from Python
+    assert SongLists.read(tmp_path) is None  # a run from Python
     lists = {"songs": ["songs/train/a", "songs/train/b"], "valid_songs": ["songs/valid/c"]}
     (tmp_path / "songs.json").write_text(json.dumps(lists))
-    resume(tmp_path, Songs(**lists, recordings={}))
+    resume(tmp_path, SongLists(**lists, recordings={}))
     for name, songs, message in (
         ("songs", ["songs/train/a"], "songs/train/b, there is now no more; name the folders"),
         ("songs", lists["songs"][::-1], "songs/train/a, there is now songs/train/b"),
         ("valid_songs", ["songs/valid/c", "x"], "has no more, there is now x"),
     ):
         with pytest.raises(TrainingError, match=message):
-            resume(tmp_path, Songs(**lists | {name: songs}, recordings={}))
+            resume(tmp_path, SongLists(**lists | {name: songs}, recordings={}))
     (tmp_path / "songs.json").write_text("{}")
     with pytest.raises(TrainingError, match="cannot be understood"):
-        Songs.read(tmp_path)
+        SongLists.read(tmp_path)
 
 
 def test_a_stem_shared_with_a_validation_song_is_reported(

@@ -11,7 +11,7 @@ decode        audio files as arrays, a source's as int16 samples
 cache         recordings decoded once, memory-mapped
 recording     a decoded recording, or a part of one
 run_data      the data of a run, as it is stored with it
-songs         the songs of a run, as they are listed with it
+song_lists    the songs of a run, as they are listed with it
 clip_plans    what a clip is made of, by its number
 augment       changes of recordings on their way into a clip
 clips         clips as tensors

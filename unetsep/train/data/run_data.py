@@ -20,7 +20,7 @@ from . import cache
 from .datasets import DATASETS
 from .musdb import musdb_root
 from .recording import AUDIBLE, SAMPLE_RATE, UNKNOWN, Recording, hold_out
-from .songs import first_few
+from .song_lists import first_few
 from .sources import listed_name, refuse_test
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Songs:
+class SongLists:
     """Songs that a run trains on and is selected by; saved with it as ``songs.json``.
 
     Parameters
@@ -36,7 +36,7 @@ class Songs:
     recordings: dict[str, dict[str, str]]
 
     @classmethod
-    def of(cls, train: Sequence[Recording], valid: Sequence[Recording]) -> Songs:
+    def of(cls, train: Sequence[Recording], valid: Sequence[Recording]) -> SongLists:
         """Those of a run's recordings."""
         songs, valid_songs = (
             list(dict.fromkeys(map(listed_name, each))) for each in (train, valid)
@@ -48,7 +48,7 @@ class Songs:
         return cls(songs, valid_songs, recordings)
 
     @classmethod
-    def read(cls, run: Path) -> Songs | None:
+    def read(cls, run: Path) -> SongLists | None:
         """Those that a run began with; None for a run that was started from Python.
 
         Raises
@@ -74,7 +74,7 @@ class Songs:
         """What `read` reads."""
         return json.dumps(dataclasses.asdict(self), indent=1)
 
-    def check_resumed(self, run: Path, songs: Songs) -> None:
+    def check_resumed(self, run: Path, songs: SongLists) -> None:
         """Make sure that a run is resumed on its own songs; warn of those that have other audio.
 
         Parameters

@@ -65,7 +65,7 @@ def test_clips_are_unchanged_without_augmentation() -> None:
 def test_augmentation_does_not_change_drawn_places() -> None:
     off, on = (ClipPlanner(songs()[0], tiny(seed=3, **more)) for more in ({}, ON))
     for index in range(20):
-        for name in ("tracks", "gains", "swapped"):
+        for name in ("numbers", "gains", "swapped"):
             assert torch.equal(getattr(off.plan(index), name), getattr(on.plan(index), name))
 
 
@@ -155,11 +155,11 @@ def test_excerpts_are_read_from_within_the_recording() -> None:
     planner = ClipPlanner(songs()[0], tiny(clip_frames=200, **ON))
     for index in range(50):
         plan = planner.plan(index)
-        for track, start, length in zip(
-            plan.tracks, plan.starts, plan.changes.lengths, strict=True
+        for number, start, length in zip(
+            plan.numbers, plan.starts, plan.changes.lengths, strict=True
         ):
-            if track != SILENCE:
-                assert 0 <= start <= planner.tracks[track][0].samples - length
+            if number != SILENCE:
+                assert 0 <= start <= planner.recorded_stems[number][0].samples - length
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_batch_takes_one_transform_for_each_stem_that_sounds() -> None:
         batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(clips)])
         with Calls() as calls:
             resident.cut(batch)
-        heard = int((batch.tracks != SILENCE).sum())
+        heard = int((batch.numbers != SILENCE).sum())
         assert calls.transforms == heard + 2  # those of all rooms, and back
         counted.append(calls.others)
     assert counted[0] == counted[1] < 80

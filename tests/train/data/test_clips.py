@@ -70,7 +70,7 @@ def test_almost_every_clip_has_a_new_crop() -> None:
     drawn = planner()
     plans = [drawn.plan(i) for i in range(200)]
     for stem in range(len(STEMS)):
-        places = {(int(p.tracks[stem]), int(p.starts[stem])) for p in plans}
+        places = {(int(p.numbers[stem]), int(p.starts[stem])) for p in plans}
         assert len(places) > 180
 
 
@@ -87,10 +87,10 @@ def test_a_copy_in_another_process_gives_the_same_clips() -> None:
     """As workers get one where processes are not forked: on macOS, Windows and Python 3.14."""
     dataset = ClipDataset(planner(coherent_share=0.5, second_share={"other": 0.5}))
     copy = pickle.loads(pickle.dumps(dataset))
-    assert len(PlanDataset(copy.planner)[1].tracks) == 2 * len(STEMS)
+    assert len(PlanDataset(copy.planner)[1].numbers) == 2 * len(STEMS)
     for index in range(20):
         assert torch.equal(dataset[index], copy[index])
-    assert any(dataset.planner.plan(i).tracks[:4].min() != SILENCE for i in range(20))
+    assert any(dataset.planner.plan(i).numbers[:4].min() != SILENCE for i in range(20))
 
 
 def test_ranks_share_no_clip_and_together_see_those_of_one_process() -> None:
@@ -113,13 +113,16 @@ def test_coherent_clips_come_from_one_place_in_one_song() -> None:
     for index in range(20):
         plan = aligned.plan(index)
         assert len(set(plan.starts.tolist())) == 1
-        assert len({aligned.tracks[track][0].name for track in plan.tracks.tolist()}) == 1
+        assert (
+            len({aligned.recorded_stems[number][0].name for number in plan.numbers.tolist()}) == 1
+        )
 
 
 def test_random_mixtures_come_from_several_songs() -> None:
     mixed = planner(coherent_share=0.0, drop_share=0.0)
     names = [
-        len({mixed.tracks[t][0].name for t in mixed.plan(i).tracks.tolist()}) for i in range(20)
+        len({mixed.recorded_stems[t][0].name for t in mixed.plan(i).numbers.tolist()})
+        for i in range(20)
     ]
     assert max(names) == 4
 
@@ -132,7 +135,7 @@ def test_gain_polarity_swap_and_dropout_are_random_within_bounds() -> None:
     assert float(gains.abs().min()) >= 10 ** (-6 / 20) - 1e-6
     assert 0.4 < float((gains < 0).float().mean()) < 0.6
     assert 0.4 < float(torch.stack([p.swapped for p in plans]).float().mean()) < 0.6
-    silent = torch.stack([p.tracks == SILENCE for p in plans]).sum(dim=1)
+    silent = torch.stack([p.numbers == SILENCE for p in plans]).sum(dim=1)
     assert int(silent.max()) == 3  # one stem always remains
 
 
@@ -141,7 +144,7 @@ def test_coherent_clips_can_have_their_own_range_of_gains() -> None:
     same, narrow = planner(**coherent), planner(**coherent, coherent_gain_db=2.0)
     for index in range(20):
         before, after = same.plan(index), narrow.plan(index)
-        assert torch.equal(before.tracks, after.tracks)
+        assert torch.equal(before.numbers, after.numbers)
         assert torch.equal(before.gains.sign(), after.gains.sign())
         drawn = [20 * plan.gains.abs().log10() for plan in (before, after)]
         torch.testing.assert_close(drawn[1] * 3, drawn[0], rtol=1e-3, atol=1e-3)
@@ -162,8 +165,8 @@ def test_unknown_stems_are_never_part_of_a_mixture() -> None:
     both = ClipPlanner([unknown, known, song(5)], tiny(coherent_share=1.0, drop_share=0.0))
     names = set()
     for index in range(60):
-        tracks = both.plan(index).tracks.tolist()
-        names |= {both.tracks[track][0].name for track in tracks if track != SILENCE}
+        numbers = both.plan(index).numbers.tolist()
+        names |= {both.recorded_stems[number][0].name for number in numbers if number != SILENCE}
     assert names == {"known", "song5"}
 
 
@@ -173,7 +176,7 @@ def test_pools_are_drawn_by_their_share() -> None:
         for i in (0, 1)
     ]
     mixed = ClipPlanner([*songs()[0], *pools], tiny(coherent_share=0.0, extra_share={"bass": 0.25}))
-    origins = [mixed.tracks[int(mixed.plan(i).tracks[2])][0].origin for i in range(400)]
+    origins = [mixed.recorded_stems[int(mixed.plan(i).numbers[2])][0].origin for i in range(400)]
     assert 0.15 < origins.count("pools") / 400 < 0.35
 
 
@@ -205,7 +208,7 @@ def test_artists_with_many_recordings_can_be_drawn_less() -> None:
         assert weighted.tolist() == pytest.approx(expected)
     recordings[3] = dataclasses.replace(recordings[3], weight=1.0)
     few = ClipPlanner(recordings, tiny(artist_weights=True, coherent_share=1.0, clip_frames=4))
-    drawn = [few.tracks[int(few.plan(i).tracks.max())][0].artist for i in range(400)]
+    drawn = [few.recorded_stems[int(few.plan(i).numbers.max())][0].artist for i in range(400)]
     assert drawn.count("A") / 400 == pytest.approx(0.5, abs=0.08)
 
 
@@ -216,12 +219,15 @@ def test_second_recordings_join_random_mixtures_alone() -> None:
     count, seconds = len(STEMS), []
     for index in range(200):
         first, both = alone.plan(index), joined.plan(index)
-        assert torch.equal(first.tracks, both.tracks[:count])
+        assert torch.equal(first.numbers, both.numbers[:count])
         assert torch.equal(first.gains, both.gains[:count])
-        second = both.tracks[count:]
+        second = both.numbers[count:]
         assert {STEMS[row] for row in range(count) if second[row] != SILENCE} <= set(shares)
-        assert all(second[first.tracks == SILENCE] == SILENCE)
-        if len({alone.tracks[t][0].name for t in first.tracks.tolist() if t != SILENCE}) > 1:
+        assert all(second[first.numbers == SILENCE] == SILENCE)
+        if (
+            len({alone.recorded_stems[t][0].name for t in first.numbers.tolist() if t != SILENCE})
+            > 1
+        ):
             seconds.append(second != SILENCE)
     heard = torch.stack(seconds).float().mean(dim=0)
     assert 0.3 < float(heard[0]) < 0.6
@@ -234,7 +240,7 @@ def test_a_second_recording_is_added_to_the_stem() -> None:
     plan, clip = plans.plan(0), ClipDataset(plans)[0]
     expected = torch.zeros(2, shared.clip_samples)
     for row in (1, 1 + len(STEMS)):
-        recording, stem = plans.tracks[int(plan.tracks[row])]
+        recording, stem = plans.recorded_stems[int(plan.numbers[row])]
         start = int(plan.starts[row])
         part = torch.from_numpy(recording.stem(stem)[start : start + shared.clip_samples].T.copy())
         part = part.flip(0) if plan.swapped[row] else part
@@ -258,7 +264,7 @@ def test_a_resident_batch_may_be_silent(varispeed: float) -> None:
     model = dataclasses.replace(MODEL, stems=("vocals",), mask="sigmoid")
     config = tiny(model=model, stems=STEMS, drop_share=0.5, varispeed=varispeed)
     plans = ClipPlanner([recording_from_arrays("voice", {"vocals": pcm(0)})], config)
-    silent = next(i for i in range(99) if (plans.plan(i).tracks == SILENCE).all())
+    silent = next(i for i in range(99) if (plans.plan(i).numbers == SILENCE).all())
     batch = torch.utils.data.default_collate([plans.plan(silent)])
     clips = ResidentClips(plans, torch.device("cpu")).cut(batch)
     assert torch.equal(clips, ClipDataset(plans)[silent][None])
@@ -313,7 +319,10 @@ def test_stems_that_are_left_out_are_unknown() -> None:
     assert kept[1] is songs[2]
     planner = ClipPlanner(kept, tiny(coherent_share=0.5))
     drawn = [
-        planner.tracks[t] for i in range(40) for t in planner.plan(i).tracks.tolist() if t >= 0
+        planner.recorded_stems[t]
+        for i in range(40)
+        for t in planner.plan(i).numbers.tolist()
+        if t >= 0
     ]
     assert {stem for each, stem in drawn if each is kept[0]} == {"drums"}
     for wrong in ("song4", "song1=piano", "song1=vocals,piano"):

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 # Attempts to find an audible excerpt before a silent one is used.
 ATTEMPTS = 5
 _Integers = npt.NDArray[np.int64]
-# Track number of a silent stem.
+# Number of a silent stem.
 SILENCE = -1
 # Second recordings of a stem: their level against the first one in dB, and what sets their
 # random numbers apart from those of the first.
@@ -35,8 +35,8 @@ class Plan(NamedTuple):
 
     Parameters
     ----------
-    tracks
-        Number of the recording in `ClipPlanner.tracks`, or `SILENCE`; int64 ``(rows,)``.
+    numbers
+        Of a recorded stem in `ClipPlanner.recorded_stems`, or `SILENCE`; int64 ``(rows,)``.
     starts
         First sample in it; int64 ``(rows,)``.
     gains
@@ -47,15 +47,15 @@ class Plan(NamedTuple):
         Further changes of each recording.
     """
 
-    tracks: Tensor
+    numbers: Tensor
     starts: Tensor
     gains: Tensor
     swapped: Tensor
     changes: Changes
 
 
-class _Choice:
-    """Recordings to draw from, each with the number of its track of each stem.
+class _WeightedRecordings:
+    """Recordings to draw from, each with the number of each of its stems.
 
     Longer ones are drawn more often, but not in proportion: they repeat.
     """
@@ -130,18 +130,20 @@ class ClipPlanner:
     def __init__(self, recordings: Sequence[Recording], config: TrainConfig) -> None:
         self.config, self.stems = config, config.stems
         self.changes = ChangePlanner(config)
-        self.tracks: list[tuple[Recording, str]] = []
+        self.recorded_stems: list[tuple[Recording, str]] = []
         numbered: list[tuple[dict[str, int], Recording]] = []
         for recording in recordings:
             stems = [stem for stem in recording.names if stem in self.stems]
-            numbers = {stem: len(self.tracks) + i for i, stem in enumerate(stems)}
+            numbers = {stem: len(self.recorded_stems) + i for i, stem in enumerate(stems)}
             numbered.append((numbers, recording))
-            self.tracks += [(recording, stem) for stem in stems]
+            self.recorded_stems += [(recording, stem) for stem in stems]
 
-        def choice(condition: Callable[[Recording], bool]) -> _Choice:
-            return _Choice([each for each in numbered if condition(each[1])], config.artist_weights)
+        def choice(condition: Callable[[Recording], bool]) -> _WeightedRecordings:
+            return _WeightedRecordings(
+                [each for each in numbered if condition(each[1])], config.artist_weights
+            )
 
-        def having(stem: str, extra: bool) -> _Choice:
+        def with_stem(stem: str, extra: bool) -> _WeightedRecordings:
             return choice(lambda each: stem in each.names and each.extra == extra)
 
         self.coherent_choice = choice(
@@ -149,13 +151,13 @@ class ClipPlanner:
         )
         if config.coherent_share and not self.coherent_choice:
             _warn_of_short(recordings, config)
-        self.base = {stem: having(stem, False) for stem in self.stems}
-        self.extra = {stem: having(stem, True) for stem in self.stems}
+        self.base = {stem: with_stem(stem, False) for stem in self.stems}
+        self.extra = {stem: with_stem(stem, True) for stem in self.stems}
         for stem in config.model.stems:
             if not any(
                 # To the end of the last block, which may be a part of one.
                 recording.level(name, 0, recording.samples + LEVEL_BLOCK - 1) > 0
-                for recording, name in self.tracks
+                for recording, name in self.recorded_stems
                 if name == stem
             ):
                 raise TrainingError(
@@ -170,7 +172,7 @@ class ClipPlanner:
         draws = (
             self._coherent(rng) if coherent else [self._single(rng, stem) for stem in self.stems]
         )
-        tracks, starts = np.array(draws, np.int64).T
+        numbers, starts = np.array(draws, np.int64).T
         count = len(self.stems)
         spread = config.gain_db
         if coherent and config.coherent_gain_db is not None:
@@ -180,17 +182,17 @@ class ClipPlanner:
         swapped = rng.random(count) < 0.5
         dropped = rng.random(count) < config.drop_share
         dropped[int(rng.integers(count))] = False
-        tracks = np.where(dropped, SILENCE, tracks)
+        numbers = np.where(dropped, SILENCE, numbers)
         changes = self.changes.draw(index, coherent)
         if any(config.second_share.values()):
-            *second_rows, second_changes = self._second(index, (tracks == SILENCE) | coherent)
-            rows = zip((tracks, starts, gains, swapped), second_rows, strict=True)
-            tracks, starts, gains, swapped = map(np.concatenate, rows)
+            *second_rows, second_changes = self._second(index, (numbers == SILENCE) | coherent)
+            rows = zip((numbers, starts, gains, swapped), second_rows, strict=True)
+            numbers, starts, gains, swapped = map(np.concatenate, rows)
             changes = Changes(*map(torch.cat, zip(changes, second_changes, strict=True)))
         if augments(config):
-            starts = self._scaled_starts(tracks, starts, changes.lengths.numpy())
+            starts = self._scaled_starts(numbers, starts, changes.lengths.numpy())
         return Plan(
-            torch.from_numpy(tracks),
+            torch.from_numpy(numbers),
             torch.from_numpy(starts),
             torch.from_numpy(gains.astype(np.float32)),
             torch.from_numpy(swapped),
@@ -206,23 +208,23 @@ class ClipPlanner:
             self._single(rng, stem) if some else (SILENCE, 0)
             for stem, some in zip(self.stems, has_second, strict=True)
         ]
-        tracks, starts = np.array(draws, np.int64).T
+        numbers, starts = np.array(draws, np.int64).T
         gains = 10 ** (rng.uniform(*SECOND_DB, count) / 20) * rng.choice((-1.0, 1.0), count)
         swapped = rng.random(count) < 0.5
         changes = self.changes.draw(index + SECOND, coherent=False)
-        return tracks, starts, gains, swapped, changes
+        return numbers, starts, gains, swapped, changes
 
     def _scaled_starts(
-        self, tracks: _Integers, starts: _Integers, lengths: _Integers
+        self, numbers: _Integers, starts: _Integers, lengths: _Integers
     ) -> npt.NDArray[np.int64]:
         """Starts from which ``lengths`` samples, instead of those of a clip, can be read."""
-        places = np.zeros_like(starts)
-        for row, track in enumerate(tracks):
-            samples = self.tracks[track][0].samples if track != SILENCE else 0
+        scaled = np.zeros_like(starts)
+        for row, number in enumerate(numbers):
+            samples = self.recorded_stems[number][0].samples if number != SILENCE else 0
             slack = samples - self.config.clip_samples
             if slack > 0:
-                places[row] = starts[row] * max(0, samples - int(lengths[row])) // slack
-        return places
+                scaled[row] = starts[row] * max(0, samples - int(lengths[row])) // slack
+        return scaled
 
     def _coherent(self, rng: np.random.Generator) -> list[tuple[int, int]]:
         numbers, recording = self.coherent_choice.draw(rng)

@@ -37,11 +37,11 @@ class ClipDataset(Dataset[Tensor]):
         plan, stems = planner.plan(index), len(planner.stems)
         clip = np.zeros((stems, 2, samples), np.float32)
         lengths = plan.changes.lengths.tolist()
-        places = zip(plan.tracks.tolist(), plan.starts.tolist(), lengths, strict=True)
-        for row, (track, start, length) in enumerate(places):
-            if track == SILENCE:
+        rows = zip(plan.numbers.tolist(), plan.starts.tolist(), lengths, strict=True)
+        for row, (number, start, length) in enumerate(rows):
+            if number == SILENCE:
                 continue
-            recording, name = planner.tracks[track]
+            recording, name = planner.recorded_stems[number]
             excerpt: npt.NDArray[Any] = recording.stem(name)[start : start + length].T
             if self.augmenter is not None:
                 changes = Changes(*(part[row : row + 1] for part in plan.changes))
@@ -72,7 +72,7 @@ class ResidentClips:
     Parameters
     ----------
     planner
-        Knows the tracks.
+        Knows the recorded stems.
     device
         Where the int16 samples go, four bytes for each stereo sample: all of MUSDB18 takes about
         15 GB, an hour of one stem 0.6 GB.
@@ -84,10 +84,15 @@ class ResidentClips:
         self.augmenter = Augmenter(self.samples, device) if augments(config) else None
         longest = max(source_lengths(config)) if self.augmenter else self.samples
         # Silence first, so that without an augmenter a silent stem is cut like any other.
-        lengths = [self.samples, *(max(each.samples, longest) for each, _ in planner.tracks)]
+        lengths = [
+            self.samples,
+            *(max(each.samples, longest) for each, _ in planner.recorded_stems),
+        ]
         self.offsets = torch.tensor([0, *np.cumsum(lengths)[:-1].tolist()])
         self.pcm = torch.zeros(sum(lengths), 2, dtype=torch.int16, device=device)
-        for offset, (each, stem) in zip(self.offsets.tolist()[1:], planner.tracks, strict=True):
+        for offset, (each, stem) in zip(
+            self.offsets.tolist()[1:], planner.recorded_stems, strict=True
+        ):
             pcm = torch.from_numpy(np.array(each.stem(stem)))
             self.pcm[offset : offset + len(pcm)] = pcm.to(device)
 
@@ -97,17 +102,17 @@ class ResidentClips:
         Plans stay in the memory of the CPU, so that cutting need not wait for the device.
         """
         device = self.pcm.device
-        first = self.offsets[plan.tracks + 1] + plan.starts * (plan.tracks != SILENCE)
-        audible = (plan.tracks.flatten() != SILENCE).nonzero()[:, 0]
+        first = self.offsets[plan.numbers + 1] + plan.starts * (plan.numbers != SILENCE)
+        audible = (plan.numbers.flatten() != SILENCE).nonzero()[:, 0]
         if self.augmenter is None or not len(audible):
             clips = self._read(first, self.samples).mT.float()  # (batch, stems, 2, samples)
         else:
             changes = Changes(*(part.flatten(0, 1)[audible] for part in plan.changes))
             longest = int(changes.lengths.max())
             sounds = self.augmenter(self._read(first.flatten()[audible], longest), changes)
-            clips = sounds.new_zeros(plan.tracks.numel(), 2, self.samples)
+            clips = sounds.new_zeros(plan.numbers.numel(), 2, self.samples)
             clips.index_copy_(0, on_device(audible, device), sounds)
-            clips = clips.reshape(*plan.tracks.shape, 2, self.samples)
+            clips = clips.reshape(*plan.numbers.shape, 2, self.samples)
         swapped, gains = (on_device(part, device) for part in (plan.swapped, plan.gains))
         clips = torch.where(swapped[..., None, None], clips.flip(-2), clips)
         clips = clips * (gains / 32768)[..., None, None]

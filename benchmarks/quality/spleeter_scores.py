@@ -26,7 +26,7 @@ from unetsep.spleeter.convert import build
 from unetsep.train.evaluation import report as reports
 from unetsep.train.evaluation.compare import Difference, compare
 from unetsep.train.evaluation.estimates import model_method
-from unetsep.train.evaluation.evaluate import Settings, check_scores, evaluate
+from unetsep.train.evaluation.evaluate import Settings, evaluate, refusals
 from unetsep.train.evaluation.stem_sets import ACCOMPANIMENT
 from unetsep.train.evaluation.tracks import choose_tracks, find_tracks
 from unetsep.weights.checkpoint import serialize
@@ -99,7 +99,7 @@ def main() -> None:
         print("This is not the checkpoint that Deezer published:", hashes, file=sys.stderr)
     tracks = choose_tracks(find_tracks(options.musdb_root, "test"), options.tracks)
     methods = [model_method([str(model)], "cpu") for model in (path, *models)]
-    check_scores(tracks, methods, (SOURCES,))
+    refusals(tracks, methods, (SOURCES,))  # raises if a method cannot be scored at all
     outcomes = evaluate(tracks, methods, Settings(options.output, sources=(SOURCES,)))
     data = f"{len(tracks)} test tracks of {options.musdb_root.resolve().name}, "
     report = reports.collect(methods, outcomes, data + reports.lengths(outcomes), "sdr")

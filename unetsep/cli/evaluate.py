@@ -29,7 +29,7 @@ from ..train.evaluation import results
 from ..train.evaluation.compare import Difference, scores_folder
 from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
-from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
+from ..train.evaluation.evaluate import Outcome, Settings, evaluate, refusals
 from ..train.evaluation.measures import MEASURES, choose_measures
 from ..train.evaluation.own_songs import find_in_index, find_moisesdb, find_songs, read_pairs
 from ..train.evaluation.scoring import METRICS
@@ -118,11 +118,11 @@ class EvalOptions:
 
     Parameters
     ----------
-    where, subset
+    track_options, subset
         See `unetsep.train.evaluation.tracks.find_tracks`; without a root, `MUSDB_PATH` is used.
     tracks
         See `unetsep.train.evaluation.tracks.choose_tracks`.
-    what
+    method_options
         What is scored.
     settings
         How it is scored, and where results are written.
@@ -134,10 +134,10 @@ class EvalOptions:
         What is printed.
     """
 
-    where: TrackOptions
+    track_options: TrackOptions
     subset: str
     tracks: tuple[str, ...]
-    what: MethodOptions
+    method_options: MethodOptions
     settings: Settings
     jobs: int
     figures: bool
@@ -160,11 +160,11 @@ def run_eval(options: EvalOptions) -> bool:
             f"--duration must be more than 0 seconds, and finite, got {settings.duration}"
         )
     console = Messages(quiet=options.quiet)
-    tracks, name = options.where.find(options.subset, options.tracks)
-    methods = options.what.methods({stem for track in tracks for stem in track.stems})
+    tracks, name = options.track_options.find(options.subset, options.tracks)
+    methods = options.method_options.methods({stem for track in tracks for stem in track.stems})
     for track, sources in itertools.product(tracks, settings.sources):
         check_set(sources, track.stems)
-    for sentence in check_scores(tracks, methods, settings.sets):
+    for sentence in refusals(tracks, methods, settings.sets):
         console.print(sentence)
     _check_place(settings, options.figures, tracks)
     hide_decoder_chatter()
@@ -179,7 +179,7 @@ def run_eval(options: EvalOptions) -> bool:
     if options.as_json:
         click.echo(reports.to_json(report), nl=False)
     else:
-        print_report(report, published=options.where.is_musdb and not options.quiet)
+        print_report(report, published=options.track_options.is_musdb and not options.quiet)
     reused = sum(outcome.reused for outcome in outcomes)
     scored = sum(outcome.scores is not None for outcome in outcomes)
     console.print(
@@ -247,7 +247,7 @@ def opening(options: EvalOptions, settings: Settings, name: str, methods: Sequen
         f"Scoring {', '.join(method.label for method in methods)} on {name} ({length}): "
         f"{settings.metrics}{''.join(f', {each}' for each in settings.measures)}; stems "
         f"{sets or 'as each method gives them'}; {options.jobs} process"
-        f"{'es' if options.jobs > 1 else ''}, device {options.what.device}"
+        f"{'es' if options.jobs > 1 else ''}, device {options.method_options.device}"
         f"{slow if SLOWEST in baselines else ''}"
     )
 

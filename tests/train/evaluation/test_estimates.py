@@ -21,8 +21,8 @@ from unetsep.train.evaluation.estimates import (
     folder_method,
     model_method,
 )
-from unetsep.train.evaluation.evaluate import check_scores
-from unetsep.train.evaluation.stem_sets import ACCOMPANIMENT, regroup
+from unetsep.train.evaluation.evaluate import refusals
+from unetsep.train.evaluation.stem_sets import ACCOMPANIMENT, in_set
 from unetsep.train.evaluation.tracks import Track, find_tracks, read_track
 from unetsep.weights.checkpoint import serialize
 
@@ -53,7 +53,7 @@ def test_a_model_is_identified_by_its_hash(tiny_model: Path, track: Track, tmp_p
     copy.write_bytes(tiny_model.read_bytes())
     first, second = model_method([str(tiny_model)]), model_method([str(copy)])
     assert (first.name, second.name) == ("tiny", "copy")
-    assert first.origin(track) == second.origin(track)
+    assert first.dependencies(track) == second.dependencies(track)
 
 
 def test_a_replaced_model_is_loaded_again(track: Track, tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_a_single_stem_model_is_scored_against_the_rest(track: Track, tmp_path: 
         found = method.estimate(track, recording)
         assert tuple(found) == (stem, rest)
         np.testing.assert_allclose(found[stem] + found[rest], recording.mixture, atol=1e-5)
-        true = regroup(recording.references, tuple(found), STEMS)
-        assert tuple(true) == method.gives(track) == (stem, rest)
+        true = in_set(recording.references, tuple(found), STEMS)
+        assert tuple(true) == method.default_set(track) == (stem, rest)
 
 
 def test_stems_that_musdb_does_not_know_belong_to_other(track: Track, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_stems_that_musdb_does_not_know_belong_to_other(track: Track, tmp_path: 
 
 def test_the_accompaniment_is_all_but_vocals(track: Track) -> None:
     recording = read_track(track)
-    true = regroup(recording.references, [ACCOMPANIMENT], STEMS)
+    true = in_set(recording.references, [ACCOMPANIMENT], STEMS)
     expected = sum(recording.references[stem] for stem in STEMS[1:])
     np.testing.assert_allclose(true[ACCOMPANIMENT], expected, atol=1e-7)
 
@@ -209,22 +209,22 @@ def test_damaged_estimates_or_of_another_rate_are_refused_before_any_work(
     track: Track, tmp_path: Path
 ) -> None:
     write(tmp_path / track.name, *STEMS)
-    assert check_scores([track], [folder_method(tmp_path)]) == []
+    assert refusals([track], [folder_method(tmp_path)]) == []
     write(tmp_path / track.name, "bass", rate=48_000)
     with pytest.raises(UnetsepError, match=r"cannot be scored: .*48000 Hz, its reference 44100 Hz"):
-        check_scores([track], [folder_method(tmp_path)])
+        refusals([track], [folder_method(tmp_path)])
     (tmp_path / track.name / "bass.wav").write_bytes(b"RIFF")
     with pytest.raises(UnetsepError, match=r"cannot be scored: .*bass\.wav"):
-        check_scores([track], [folder_method(tmp_path)])
+        refusals([track], [folder_method(tmp_path)])
 
 
 def test_changed_estimates_have_another_origin(track: Track, tmp_path: Path) -> None:
     write(tmp_path / track.name, *STEMS)
     method = folder_method(tmp_path)
-    before = method.origin(track)
-    assert method.origin(track) == before
+    before = method.dependencies(track)
+    assert method.dependencies(track) == before
     os.utime(tmp_path / track.name / "bass.wav", (1, 1))
-    assert method.origin(track) != before
+    assert method.dependencies(track) != before
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
@@ -251,8 +251,8 @@ def test_methods_can_be_pickled(tiny_model: Path) -> None:
 def test_several_passes_are_a_separate_method(track: Track, tiny_model: Path) -> None:
     once, twice = model_method([str(tiny_model)]), model_method([str(tiny_model)], passes=2)
     assert twice.label == f"{once.label}-2-passes"
-    assert "passes" not in once.origin(track)
-    assert twice.origin(track) == once.origin(track) | {"passes": 2}
+    assert "passes" not in once.dependencies(track)
+    assert twice.dependencies(track) == once.dependencies(track) | {"passes": 2}
     recording = read_track(track, 1.0)
     expected = Separator(tiny_model, precision="fp32", passes=2).separate(
         recording.mixture, recording.sample_rate
@@ -274,7 +274,7 @@ def test_a_two_stem_model_is_scored_by_the_stem_that_songs_have(
     track: Track, tmp_path: Path
 ) -> None:
     method = model_of(tmp_path / "two.safetensors", "vocals", "accompaniment")
-    assert method.gives(track) == ("vocals", ACCOMPANIMENT)
+    assert method.default_set(track) == ("vocals", ACCOMPANIMENT)
     recording = read_track(track, 1.0)
     found = method.estimate(track, recording)
     assert tuple(found) == ("vocals", ACCOMPANIMENT)
@@ -288,7 +288,7 @@ def test_a_two_stem_model_is_scored_by_the_stem_that_songs_have(
 def test_a_model_of_other_stems_is_refused_before_any_work(track: Track, tmp_path: Path) -> None:
     method = model_of(tmp_path / "other.safetensors", "voice", "band")
     with pytest.raises(ValueError, match=r"estimates voice, band, the songs have vocals, drums"):
-        method.gives(track)
+        method.default_set(track)
 
 
 def test_a_missing_device_fails_before_work_starts(

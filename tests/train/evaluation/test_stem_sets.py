@@ -14,10 +14,10 @@ from unetsep.network.unet import UNet
 from unetsep.train.evaluation.baselines import BASELINES
 from unetsep.train.evaluation.compare import compare
 from unetsep.train.evaluation.estimates import baseline_methods, model_method
-from unetsep.train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
+from unetsep.train.evaluation.evaluate import Outcome, Settings, evaluate, refusals
 from unetsep.train.evaluation.own_songs import find_songs
 from unetsep.train.evaluation.sdr import frame_sdr
-from unetsep.train.evaluation.stem_sets import absent, check_set, parts_of, regroup
+from unetsep.train.evaluation.stem_sets import absent, check_set, in_set, parts_of
 from unetsep.train.evaluation.tracks import TrackAudio, choose_tracks, find_tracks, read_track
 from unetsep.weights.checkpoint import serialize
 
@@ -52,16 +52,16 @@ def test_a_set_has_two_different_sources_of_the_songs(sources: tuple[str, ...]) 
 
 def test_estimates_are_summed_unless_the_set_has_them() -> None:
     each = {stem: np.full((2, 5), 2.0**i, np.float32) for i, stem in enumerate(STEMS)}
-    np.testing.assert_array_equal(regroup(each, TWO, STEMS)["accompaniment"], np.full((2, 5), 14))
+    np.testing.assert_array_equal(in_set(each, TWO, STEMS)["accompaniment"], np.full((2, 5), 14))
     pair = {"vocals": each["vocals"], "accompaniment": each["bass"]}
-    assert regroup(pair, TWO, STEMS) == pair
+    assert in_set(pair, TWO, STEMS) == pair
     assert absent(TWO, ("vocals", "drums", "bass"), STEMS) == ["accompaniment"]
     assert absent(TWO, pair, STEMS) == []
 
 
 def test_estimates_of_other_lengths_are_summed_from_the_start() -> None:
     each = {stem: np.ones((1, 3 + i), np.float32) for i, stem in enumerate(STEMS)}
-    assert regroup(each, TWO, STEMS)["accompaniment"].tolist() == [[3, 3, 3, 3, 2, 1]]
+    assert in_set(each, TWO, STEMS)["accompaniment"].tolist() == [[3, 3, 3, 3, 2, 1]]
 
 
 def test_four_and_two_stem_models_are_scored_in_the_set_of_two(root: Path, tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_four_and_two_stem_models_are_scored_in_the_set_of_two(root: Path, tmp_p
         model_method([model(tmp_path / "two.safetensors", *TWO)]),
     ]
     settings = Settings(tmp_path / "out", sources=(TWO, STEMS))
-    assert check_scores(tracks, methods, (TWO,)) == []
+    assert refusals(tracks, methods, (TWO,)) == []
     audio = read_track(tracks[0])
-    true = regroup(audio.references, TWO, STEMS)
+    true = in_set(audio.references, TWO, STEMS)
     for outcome, method in zip(evaluate(tracks, methods, settings)[:2], methods, strict=True):
         found = method.estimate(tracks[0], audio)
         guess = np.stack([found["vocals"], audio.mixture - found["vocals"]])
@@ -87,7 +87,7 @@ def test_a_set_that_a_model_cannot_give_is_refused_before_any_work(
     tracks = find_tracks(root, "test")
     two = model_method([model(tmp_path / "two.safetensors", *TWO)])
     with pytest.raises(UnetsepError, match="it gives vocals, accompaniment, from which drums"):
-        check_scores(tracks, [two], (TWO, STEMS))
+        refusals(tracks, [two], (TWO, STEMS))
     (outcome, *_) = evaluate(tracks, [two], Settings(tmp_path / "out", sources=(STEMS,)))
     assert "from which drums cannot be added up" in outcome.error
 
@@ -114,9 +114,9 @@ def test_each_set_has_its_own_results_that_are_reused_and_compared(
 def test_the_mixture_counts_once_as_the_accompaniment() -> None:
     stems = {stem: np.full((2, 4), 1.0, np.float32) for stem in STEMS}
     audio = TrackAudio(np.full((2, 4), 4.0, np.float32), stems, 44_100)
-    whole = regroup(BASELINES["mixture"](audio), TWO, STEMS)
+    whole = in_set(BASELINES["mixture"](audio), TWO, STEMS)
     np.testing.assert_array_equal(whole["accompaniment"], audio.mixture)
-    quarter = regroup(BASELINES["mixture-4"](audio), TWO, STEMS)
+    quarter = in_set(BASELINES["mixture-4"](audio), TWO, STEMS)
     np.testing.assert_array_equal(quarter["accompaniment"], audio.mixture * 3 / 4)
 
 

@@ -50,11 +50,11 @@ class Method:
         """Name in reports."""
         return self.name
 
-    def origin(self, track: Track) -> dict[str, Any]:
+    def dependencies(self, track: Track) -> dict[str, Any]:
         """What the estimates of a track depend on, besides the track."""
         raise NotImplementedError
 
-    def gives(self, track: Track) -> tuple[str, ...]:
+    def default_set(self, track: Track) -> tuple[str, ...]:
         """The set in which a track is scored unless the user chooses another.
 
         It needs no separation, so that a track that cannot be scored is refused before any work.
@@ -67,7 +67,7 @@ class Method:
         raise NotImplementedError
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
-        """Estimates, each ``(channels, samples)``, of what `gives` names at least."""
+        """Estimates, each ``(channels, samples)``, of what `default_set` names at least."""
         raise NotImplementedError
 
 
@@ -99,12 +99,12 @@ class ModelMethod(Method):
     passes: int = 1
     kind: ClassVar[str] = "model"
 
-    def origin(self, track: Track) -> dict[str, Any]:  # noqa: ARG002
+    def dependencies(self, track: Track) -> dict[str, Any]:  # noqa: ARG002
         """The checkpoint's hash, the passes if several, and the version that ran it."""
         several = {"passes": self.passes} if self.passes > 1 else {}
         return {"kind": self.kind, "sha256": self.sha256, **several, "unetsep": __version__}
 
-    def gives(self, track: Track) -> tuple[str, ...]:
+    def default_set(self, track: Track) -> tuple[str, ...]:
         """The track's stems that the model has; if it is only one, that and the rest."""
         common = tuple(stem for stem in track.stems if stem in self.stems)
         if not common:
@@ -164,11 +164,11 @@ class BaselineMethod(Method):
         """Name in reports."""
         return LABELS[self.name]
 
-    def origin(self, track: Track) -> dict[str, Any]:  # noqa: ARG002
+    def dependencies(self, track: Track) -> dict[str, Any]:  # noqa: ARG002
         """The baseline's name, and the version that ran it."""
         return {"kind": self.kind, "name": self.name, "unetsep": __version__}
 
-    def gives(self, track: Track) -> tuple[str, ...]:
+    def default_set(self, track: Track) -> tuple[str, ...]:
         """All stems; a baseline that cannot give them raises an error in `estimate`."""
         return track.stems
 
@@ -190,14 +190,14 @@ class FolderMethod(Method):
     name: str
     kind: ClassVar[str] = "estimates"
 
-    def origin(self, track: Track) -> dict[str, Any]:
+    def dependencies(self, track: Track) -> dict[str, Any]:
         """Names, sizes and times of the track's stems."""
         stats = [(path, path.stat()) for path in self.find(track).values()]
         files = [[str(path.relative_to(self.path)), s.st_size, s.st_mtime_ns] for path, s in stats]
         # Marked as whole: older scores, perhaps of estimates that end early, are not reused.
         return {"kind": self.kind, "files": files, "whole": True}
 
-    def gives(self, track: Track) -> tuple[str, ...]:
+    def default_set(self, track: Track) -> tuple[str, ...]:
         """The estimates in the folder.
 
         Raises

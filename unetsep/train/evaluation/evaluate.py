@@ -23,7 +23,7 @@ from ..children import block_interrupts
 from . import results
 from .estimates import Method
 from .scoring import TrackScores, score
-from .stem_sets import StemSet, absent, regroup
+from .stem_sets import StemSet, absent, in_set
 from .tracks import Track, TrackAudio, read_track
 
 
@@ -41,7 +41,7 @@ class Settings:
         Seconds of each track that are read, separated and scored; None for all.
     sources
         Sets of stems in which every method is scored, see `unetsep.train.evaluation.stem_sets`;
-        without any each is scored in the set that it gives.
+        without any each is scored in its `Method.default_set`.
     measures
         Further ones, keys of `unetsep.train.evaluation.measures.MEASURES`.
     """
@@ -54,7 +54,7 @@ class Settings:
 
     @property
     def sets(self) -> tuple[StemSet, ...]:
-        """The sets, each once in any order; an empty one stands for what a method gives."""
+        """The sets, each once in any order; an empty one stands for a method's default."""
         return tuple({frozenset(each): each for each in self.sources}.values()) or ((),)
 
 
@@ -73,7 +73,7 @@ class Outcome:
     reused
         Whether the scores are those of an earlier evaluation.
     sources
-        The set that the user chose; empty for what the method gives.
+        The set that the user chose; empty for the method's default.
     """
 
     method: str
@@ -141,7 +141,7 @@ def evaluate(
     ]
 
 
-def check_scores(
+def refusals(
     tracks: Sequence[Track], methods: Sequence[Method], sets: Sequence[StemSet] = ((),)
 ) -> list[str]:
     """Find out before any work what cannot be scored.
@@ -193,7 +193,7 @@ def _scored_set(method: Method, track: Track, sources: StemSet) -> StemSet:
     UnetsepError, ValueError
         If the track cannot be scored.
     """
-    names = method.gives(track)
+    names = method.default_set(track)
     missing = absent(sources, names, track.stems)
     if missing:
         raise ValueError(f"it gives {', '.join(names)}, from which {missing[0]} cannot be added up")
@@ -278,14 +278,16 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
             try:
                 # First, as it needs no hash of the track, whose files may be large.
                 stem_set = _scored_set(method, track, sources)
-                origin = results.origin_of(method.origin(track), track_origin(), settings.duration)
+                origin = results.origin_of(
+                    method.dependencies(track), track_origin(), settings.duration
+                )
                 request = settings.metrics, settings.measures
                 scores, mode, measures = results.reusable(path, stem_set, origin, *request)
                 reused = scores is not None
                 if scores is None:
                     scores = score(
-                        regroup(audio().references, stem_set, track.stems),
-                        regroup(estimate(), stem_set, track.stems),
+                        in_set(audio().references, stem_set, track.stems),
+                        in_set(estimate(), stem_set, track.stems),
                         audio().sample_rate,
                         mode=mode,
                         mixture=audio().mixture,

@@ -95,7 +95,7 @@ def absent(sources: Sequence[str], estimates: Iterable[str], stems: Sequence[str
     return [s for s in sources if s not in names and not set(parts_of(s, stems)) <= names]
 
 
-def regroup(
+def in_set(
     signals: Mapping[str, Signal], sources: Sequence[str], stems: Sequence[str]
 ) -> dict[str, Signal]:
     """True stems or estimates in a set: as they are, or added up.

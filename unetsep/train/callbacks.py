@@ -183,7 +183,7 @@ class Keeper(Callback):
                 validation = {"step": trainer.global_step, "sdr": pl_module.scores[name]}
                 notes = {VALIDATION: json.dumps(validation)}
                 content = serialize(self.ema.network(name), half=False, notes=notes)
-                with self._saving(trainer):
+                with self._explain_saving(trainer):
                     write_atomically(self.run / BEST.format(name), content)
         self.save(trainer)
         clock = pl_module.clock
@@ -207,7 +207,7 @@ class Keeper(Callback):
         if not torch.stack(norms).isfinite().all():
             raise TrainingError(f"weights became NaN or infinite by step {trainer.global_step}")
         partial = self.run / f"{LAST}.part"
-        with self._saving(trainer):
+        with self._explain_saving(trainer):
             try:
                 trainer.save_checkpoint(partial)
                 if trainer.is_global_zero:
@@ -217,7 +217,7 @@ class Keeper(Callback):
                 raise
 
     @contextlib.contextmanager
-    def _saving(self, trainer: Trainer) -> Iterator[None]:
+    def _explain_saving(self, trainer: Trainer) -> Iterator[None]:
         """Report a disk that is full or gone."""
         try:
             yield

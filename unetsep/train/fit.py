@@ -126,7 +126,7 @@ def fit(
             trainer = build_trainer(config, run, machine, all_callbacks, first_step)
             try:
                 path = run / LAST if resume else None
-                with _explaining(run, machine), keeper.ending():
+                with _explain_run(run, machine), keeper.ending():
                     trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             finally:
                 # After an error in a validation Lightning ends only that. Workers that cut clips
@@ -138,7 +138,7 @@ def fit(
 
 
 @contextlib.contextmanager
-def _explaining(run: Path, machine: Machine) -> Iterator[None]:
+def _explain_run(run: Path, machine: Machine) -> Iterator[None]:
     """Make an error of a run a sentence that names the checkpoint to resume from."""
     try:
         yield

@@ -187,13 +187,13 @@ def separate(
         track=track,
         overwrite=overwrite,
     )
-    with _as_file(audio) as (file, restore):
+    with _as_file(audio) as (song, restore):
         separator = model if isinstance(model, Separator) else Separator(model)
         if output_dir is None:
-            arrays, report = separate_to_arrays(file.path, separator, options, progress)
+            arrays, report = separate_to_arrays(song.path, separator, options, progress)
         else:
             folder = as_path(output_dir, "output_dir")
-            arrays, report = _to_both(_job(file, folder, separator, options), options, progress)
+            arrays, report = _to_both(_job(song, folder, separator, options), options, progress)
     report = restore(report)
     _warn(report)
     assert report.sample_rate is not None
@@ -263,9 +263,9 @@ def separate_to_files(
         track=track,
         overwrite=overwrite,
     )
-    with _as_file(audio) as (file, restore):
+    with _as_file(audio) as (song, restore):
         separator = model if isinstance(model, Separator) else Separator(model)
-        job = _job(file, folder, separator, options, skip_existing=skip_existing)
+        job = _job(song, folder, separator, options, skip_existing=skip_existing)
         (report,) = separate_or_raise(job, options, progress)
     report = restore(report)
     _warn(report)
@@ -273,22 +273,22 @@ def separate_to_files(
 
 
 def _job(
-    file: Input,
+    song: Input,
     folder: Path,
     separator: Separator,
     options: FileOptions,
     *,
     skip_existing: bool = False,
 ) -> Job:
-    """The job of one file: its stems and their paths."""
-    (file,) = with_tags([file], options.filename)
+    """The job of one song: its stems and their paths."""
+    (song,) = with_tags([song], options.filename)
     models = [(separator.name, options.select(separator).names)]
     together = options.together
     ((targets,),) = plan(
-        [file], models, folder, options.filename, options.suffix, together=together
+        [song], models, folder, options.filename, options.suffix, together=together
     )
-    part = part_for(separator, file, targets, folder, options.filename, options)
-    return Job(file, [part], skip_existing)
+    part = part_for(separator, song, targets, folder, options.filename, options)
+    return Job(song, [part], skip_existing)
 
 
 def _to_both(

@@ -94,42 +94,42 @@ def find_inputs(
     outputs_in
         Returns which files are stems, given a folder and all names in it.
     """
-    inputs: list[Input] = []
+    songs: list[Input] = []
     stems_above: dict[Path, Set[Path]] = {}
     for path in paths:
         problem = path_problem(path)
         if problem is None and path.suffix.lower() in PLAYLISTS and path.is_file():
-            songs = _playlist(path) or [
+            of_path = _playlist(path) or [
                 Input(path, path.stem, f"{path} is a playlist without songs")
             ]
         elif problem is None and path.is_dir():
             output = _as_searched(real_path(output_dir), real_path(path))
             search = _Search(path, output, on_skip, outputs_in, stems_above)
-            songs = search.inputs()
-            if not songs:
+            of_path = search.songs()
+            if not of_path:
                 message = STEMS_ALONE if search.has_stems else NO_AUDIO
-                songs = [Input(path, path.name, message.format(path))]
+                of_path = [Input(path, path.name, message.format(path))]
         else:
-            songs = [Input(path, path.stem, problem)]
-        inputs += songs
-    return _without_sidecars(_without_duplicates(inputs), on_skip or (lambda _: None))
+            of_path = [Input(path, path.stem, problem)]
+        songs += of_path
+    return _without_sidecars(_without_duplicates(songs), on_skip or (lambda _: None))
 
 
-def _without_sidecars(inputs: Sequence[Input], on_skip: Callable[[Path], None]) -> list[Input]:
-    """Inputs without files that only lie beside songs; all if none is a song by its suffix."""
-    existing = [file.path for file in inputs if not file.error]
-    songs = list(filter(_has_audio_suffix, existing))
-    if not songs or len(songs) == len(existing):
-        return list(inputs)
-    names = set(map(_without_suffix, songs))
+def _without_sidecars(songs: Sequence[Input], on_skip: Callable[[Path], None]) -> list[Input]:
+    """Songs without files that only lie beside others; all if none is a song by its suffix."""
+    existing = [song.path for song in songs if not song.error]
+    audio_files = list(filter(_has_audio_suffix, existing))
+    if not audio_files or len(audio_files) == len(existing):
+        return list(songs)
+    names = set(map(_without_suffix, audio_files))
     remaining = []
-    for file in inputs:
-        is_picture_or_text = file.path.suffix.lower() in SIDECARS
-        is_sidecar = is_picture_or_text or _without_suffix(file.path) in names
-        if file.error or _has_audio_suffix(file.path) or not is_sidecar:
-            remaining.append(file)
+    for song in songs:
+        is_picture_or_text = song.path.suffix.lower() in SIDECARS
+        is_sidecar = is_picture_or_text or _without_suffix(song.path) in names
+        if song.error or _has_audio_suffix(song.path) or not is_sidecar:
+            remaining.append(song)
         else:
-            on_skip(file.path)
+            on_skip(song.path)
     return remaining
 
 
@@ -142,15 +142,15 @@ def _without_suffix(path: Path) -> str:
     return folded(real_path(path.parent) / path.stem)
 
 
-def _without_duplicates(inputs: Iterable[Input]) -> list[Input]:
-    """Inputs without repeated files, even if a playlist and a folder spell them differently."""
-    listings, songs = Listings(), []
-    files_of: dict[str, FileMap[Input]] = {}
-    for file in inputs:
-        files = files_of.setdefault(folded(file.track), FileMap(listings.same))
-        if files.setdefault(real_path(file.path), file) is file:
-            songs.append(file)
-    return songs
+def _without_duplicates(songs: Iterable[Input]) -> list[Input]:
+    """Songs without repeated files, even if a playlist and a folder spell them differently."""
+    listings, unique = Listings(), []
+    songs_of: dict[str, FileMap[Input]] = {}
+    for song in songs:
+        namesakes = songs_of.setdefault(folded(song.track), FileMap(listings.same))
+        if namesakes.setdefault(real_path(song.path), song) is song:
+            unique.append(song)
+    return unique
 
 
 def real_path(path: Path) -> Path:
@@ -280,30 +280,30 @@ class _Search:
         self._stems: set[Path] = set()
         self.has_stems = False
 
-    def inputs(self) -> list[Input]:
-        """All inputs in order: those in the folder first, then those in linked folders."""
+    def songs(self) -> list[Input]:
+        """All songs in order: those in the folder first, then those in linked folders."""
         if self._is_output:
             self._look_above()
-        inputs = self._tree(self._root)
+        audio_files = self._tree(self._root)
         while self._links:
             link = self._links.pop(0)
             if real_path(self._root).is_relative_to(real_path(link)):
                 self._on_skip(link)  # the folder itself, or a parent of it
             else:
-                inputs += self._tree(link)
-        songs = self._without_stems(inputs)
-        self.has_stems = len(songs) < len(inputs)
+                audio_files += self._tree(link)
+        songs = self._without_stems(audio_files)
+        self.has_stems = len(songs) < len(audio_files)
         return songs
 
-    def _without_stems(self, inputs: Sequence[Input]) -> list[Input]:
-        """The inputs that no record names, however the drive spells their names."""
+    def _without_stems(self, audio_files: Sequence[Input]) -> list[Input]:
+        """Those that no record names as stems, however the drive spells their names."""
         if not self._stems:
-            return list(inputs)
+            return list(audio_files)
         # Spellings differ where a folder existed in other case, or HFS+ decomposed accents.
         recorded = FileMap[bool](Listings().same)
         for stem in self._stems:
             recorded.setdefault(stem, True)
-        return [file for file in inputs if in_real_folder(file.path) not in recorded]
+        return [song for song in audio_files if in_real_folder(song.path) not in recorded]
 
     def _look_above(self) -> None:
         """Collect stems that are named by records in the output's folders above this one."""
@@ -321,18 +321,18 @@ class _Search:
 
     def _tree(self, top: Path) -> list[Input]:
         """The songs in a folder and all below: its own first, then those of each folder in it."""
-        inputs: list[Input] = []
+        songs: list[Input] = []
         # A stack instead of recursion, as folders may be nested deeper than Python's calls.
-        searches = [self._folder(top, inputs)]
+        searches = [self._folder(top, songs)]
         while searches:
             inner = next(searches[-1], None)
             if inner is None:
                 searches.pop()
             else:
-                searches.append(self._folder(inner, inputs))
-        return inputs
+                searches.append(self._folder(inner, songs))
+        return songs
 
-    def _folder(self, folder: Path, inputs: list[Input]) -> Iterator[Path]:
+    def _folder(self, folder: Path, songs: list[Input]) -> Iterator[Path]:
         """Add the songs of one folder, and yield the folders in it to search."""
         real = real_path(folder)
         is_output = real.is_relative_to(self._output_dir)
@@ -344,7 +344,7 @@ class _Search:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             track = "".join(f"{part}/" for part in folder.relative_to(self._root).parts)
-            inputs.append(Input(folder, track, f"{folder} cannot be read: {error.strerror}"))
+            songs.append(Input(folder, track, f"{folder} cannot be read: {error.strerror}"))
             return
         if self._is_output:
             self._stems |= self._stems_in(folder, [entry.name for entry in entries])
@@ -353,7 +353,7 @@ class _Search:
             if _is_folder(entry):
                 folders.append(entry)
             elif self._is_audio(entry):
-                inputs.append(self._input(folder / entry.name))
+                songs.append(self._input(folder / entry.name))
         for entry in folders:
             path = folder / entry.name
             if entry.name.startswith("."):

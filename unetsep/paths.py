@@ -144,7 +144,7 @@ def _portable(name: str) -> str:
 
 
 def plan(
-    inputs: Sequence[Input],
+    songs: Sequence[Input],
     models: Sequence[tuple[str, Sequence[str]]],
     output_dir: Path,
     template: str,
@@ -152,29 +152,29 @@ def plan(
     *,
     together: bool = False,
 ) -> list[list[list[Path]]]:
-    """Targets of every input, model and stem, all different and none an input.
+    """Targets of every song, model and stem, all different and none a song.
 
     Parameters and result are those of `name_targets`.
 
     Raises
     ------
     UnetsepError
-        If two outputs would have the same name, an output would overwrite an input,
+        If two outputs would have the same name, an output would overwrite a song,
         or the output folder is a file.
     """
     drives = Drives()
     targets = name_targets(
-        inputs, models, output_dir, template, ext, together=together, drives=drives
+        songs, models, output_dir, template, ext, together=together, drives=drives
     )
-    clashes = find_clashes(inputs, targets, drives)
-    for file, clash in zip(inputs, clashes, strict=True):
-        if clash and not file.error:
+    clashes = find_clashes(songs, targets, drives)
+    for song, clash in zip(songs, clashes, strict=True):
+        if clash and not song.error:
             raise UnetsepError(clash)
     return targets
 
 
 def name_targets(
-    inputs: Sequence[Input],
+    songs: Sequence[Input],
     models: Sequence[tuple[str, Sequence[str]]],
     output_dir: Path,
     template: str,
@@ -183,11 +183,11 @@ def name_targets(
     together: bool = False,
     drives: Drives,
 ) -> list[list[list[Path]]]:
-    """Targets of every input, model and stem.
+    """Targets of every song, model and stem.
 
     Parameters
     ----------
-    inputs
+    songs
         See `find_inputs`.
     models
         Name and output stems of each model. With more than one, each gets its own
@@ -202,7 +202,7 @@ def name_targets(
     Returns
     -------
     list
-        For each input, for each model, the paths of its stems.
+        For each song, for each model, the paths of its stems.
 
     Raises
     ------
@@ -217,17 +217,17 @@ def name_targets(
         raise UnetsepError(f"output {output_dir} is a file: name a folder with -o")
     template = template_for(template, len(models))
     targets = []
-    for file in inputs:
+    for song in songs:
         per_model = [
             [
-                output_dir / target_path(template, file, "stems" if together else stem, ext, name)
+                output_dir / target_path(template, song, "stems" if together else stem, ext, name)
                 for stem in stems
             ]
             for name, stems in models
         ]
         targets.append(per_model)
         files = [dict.fromkeys(paths) if together else paths for paths in per_model]
-        _refuse_equal(file, [path for paths in files for path in paths], drives)
+        _refuse_equal(song, [path for paths in files for path in paths], drives)
     return targets
 
 
@@ -236,13 +236,13 @@ def template_for(template: str, models: int) -> str:
     return template if models == 1 or "{model}" in template else "{model}/" + template
 
 
-def _refuse_equal(file: Input, paths: Sequence[Path], drives: Drives) -> None:
+def _refuse_equal(song: Input, paths: Sequence[Path], drives: Drives) -> None:
     """Raise if stems of one song have the same name: those of all other songs will, too."""
     owners = FileMap[int](drives.same)
     for index, path in enumerate(paths):
         if owners.setdefault(path, index) != index:
             raise UnetsepError(
-                f"several stems of {file.path} would be written to {path}: name {{stem}} in "
+                f"several stems of {song.path} would be written to {path}: name {{stem}} in "
                 "--filename"
             )
 
@@ -251,36 +251,36 @@ ELSEWHERE = "choose another folder with -o"
 
 
 def find_clashes(
-    inputs: Sequence[Input],
+    songs: Sequence[Input],
     targets: Sequence[Sequence[Sequence[Path]]],
     drives: Drives,
     others: Iterable[Input] = (),
 ) -> list[str | None]:
-    """For each input, a message if its stems cannot have their names, else None.
+    """For each song, a message if its stems cannot have their names, else None.
 
     If two songs would write the same file, both get the message: neither takes precedence.
-    ``drives`` are those of `name_targets`. Stems must not overwrite ``others`` either, inputs that
+    ``drives`` are those of `name_targets`. Stems must not overwrite ``others`` either, songs that
     another command separates.
     """
-    originals, owners = FileMap[bool](drives.same), FileMap[int](drives.same)
-    for file in (*inputs, *others):
-        originals.setdefault(real_path(file.path), True)
-    clashes: list[str | None] = [file.error for file in inputs]
-    for index, (file, per_model) in enumerate(zip(inputs, targets, strict=True)):
-        if file.error:
+    song_files, owners = FileMap[bool](drives.same), FileMap[int](drives.same)
+    for song in (*songs, *others):
+        song_files.setdefault(real_path(song.path), True)
+    clashes: list[str | None] = [song.error for song in songs]
+    for index, (song, per_model) in enumerate(zip(songs, targets, strict=True)):
+        if song.error:
             continue
         for path in dict.fromkeys(chain(*per_model)):
             # Compared with links resolved, and as a link itself, which would be replaced.
             target = in_real_folder(path)
-            if target in originals or real_path(path) in originals:
+            if target in song_files or real_path(path) in song_files:
                 clashes[index] = f"{path} would be written over an input: {ELSEWHERE}"
             owner = owners.setdefault(target, index)
             if owner != index:
                 # Otherwise a link leads to the same folder, and another name would not help.
                 same_name = folded(path) in map(folded, chain(*targets[owner]))
-                remedy = _remedy(inputs[owner], file) if same_name else ELSEWHERE
+                remedy = _remedy(songs[owner], song) if same_name else ELSEWHERE
                 clashes[owner] = clashes[index] = (
-                    f"{inputs[owner].path} and {file.path} would both be written to {path}: "
+                    f"{songs[owner].path} and {song.path} would both be written to {path}: "
                     + remedy
                 )
     return clashes

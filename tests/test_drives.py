@@ -8,7 +8,7 @@ import pytest
 
 import unetsep.drives
 from tests.files import take_for_one, touch
-from unetsep.drives import Drives, FileMap, Listings, path_problem
+from unetsep.drives import FileMap, Listings, NameRules, path_problem
 
 
 def test_a_path_has_the_names_that_folders_list(tmp_path, monkeypatch):
@@ -34,7 +34,7 @@ def test_names_are_compared_by_platform_if_no_drive_is_probed(
 ):
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(unetsep.drives, "_rules_of_names", None)
-    files = FileMap[str](Drives(ask=False).same)
+    files = FileMap[str](NameRules(probe=False).same)
     assert files.setdefault(tmp_path / "Song", "first") == "first"
     assert tmp_path / "Song" in files
     assert tmp_path / "Songs" not in files
@@ -49,9 +49,9 @@ def test_a_folder_is_probed_once_and_no_file_remains(tmp_path, monkeypatch):
     monkeypatch.setattr(
         unetsep.drives, "_rules_of_names", lambda folder: asked.append(folder) or rules(folder)
     )
-    drives = Drives()
+    name_rules = NameRules()
     pairs = {("a", "A"): True, ("\u00e9", "e\u0301"): False, ("b", "B"): True, ("a", "b"): False}
-    found = {pair: drives.same(*(tmp_path / name for name in pair)) for pair in pairs}
+    found = {pair: name_rules.same(*(tmp_path / name for name in pair)) for pair in pairs}
     assert found == pairs
     assert asked == [tmp_path]
     assert list(tmp_path.iterdir()) == []

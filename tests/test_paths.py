@@ -11,7 +11,7 @@ import unetsep.drives
 import unetsep.paths
 from tests.files import take_for_one, touch
 from unetsep.audio.tags import Tags
-from unetsep.drives import Drives
+from unetsep.drives import NameRules
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.inputs import Input
 from unetsep.library.store import UrlPath, public_url
@@ -35,11 +35,11 @@ def song(track: str) -> Input:
 
 
 def named(songs, folder, template=TEMPLATE, stems=STEMS):
-    return name_targets(songs, [("m", stems)], folder, template, "wav", drives=Drives())
+    return name_targets(songs, [("m", stems)], folder, template, "wav", name_rules=NameRules())
 
 
 def clashes_among(songs, targets):
-    return find_clashes(songs, targets, Drives())
+    return find_clashes(songs, targets, NameRules())
 
 
 def one(songs, folder, template=TEMPLATE, models=(("mse", STEMS),)):

@@ -147,7 +147,7 @@ def refused_name(names: Iterable[str], folder: Path) -> str | None:
     return None
 
 
-class Drives:
+class NameRules:
     """Tells which names lead to the same file, by the rules of their drives.
 
     The rules do not follow from the system: cards, sticks and disks of Macs are used with any. So
@@ -155,12 +155,12 @@ class Drives:
 
     Parameters
     ----------
-    ask
+    probe
         Whether to test folders by creating and removing files; otherwise names must be equal.
     """
 
-    def __init__(self, *, ask: bool = True) -> None:
-        self._ask = ask
+    def __init__(self, *, probe: bool = True) -> None:
+        self._probe = probe
         self._rules: dict[Path, tuple[bool, bool]] = {}
 
     def same(self, one: Path, other: Path) -> bool:
@@ -171,7 +171,7 @@ class Drives:
             return False
         if sys.platform in ("win32", "darwin"):  # true for nearly all of their drives
             return True
-        if not self._ask:
+        if not self._probe:
             return False
         shared = Path(os.path.commonpath([one, other]))
         folder = next(f for f in (shared, *shared.parents) if os.path.isdir(f))  # noqa: PTH112
@@ -207,7 +207,7 @@ class FileMap(Generic[Value]):
     Parameters
     ----------
     same
-        Whether two paths lead to the same file; see `Drives` and `Listings`.
+        Whether two paths lead to the same file; see `NameRules` and `Listings`.
     """
 
     def __init__(self, same: Callable[[Path, Path], bool]) -> None:

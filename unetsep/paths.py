@@ -14,8 +14,8 @@ from pathlib import Path
 from .audio.tags import Tags, read_tags, stem_label
 from .drives import (
     FORBIDDEN,
-    Drives,
     FileMap,
+    NameRules,
     folded,
     stray_quote,
     without_illegal,
@@ -162,11 +162,11 @@ def plan(
         If two outputs would have the same name, an output would overwrite a song,
         or the output folder is a file.
     """
-    drives = Drives()
+    name_rules = NameRules()
     targets = name_targets(
-        songs, models, output_dir, template, ext, together=together, drives=drives
+        songs, models, output_dir, template, ext, together=together, name_rules=name_rules
     )
-    clashes = find_clashes(songs, targets, drives)
+    clashes = find_clashes(songs, targets, name_rules)
     for song, clash in zip(songs, clashes, strict=True):
         if clash and not song.error:
             raise UnetsepError(clash)
@@ -181,7 +181,7 @@ def name_targets(
     ext: str,
     *,
     together: bool = False,
-    drives: Drives,
+    name_rules: NameRules,
 ) -> list[list[list[Path]]]:
     """Targets of every song, model and stem.
 
@@ -196,7 +196,7 @@ def name_targets(
         Folder, template and suffix of the paths.
     together
         All stems of a model are in one file, whose path is listed for each of them.
-    drives
+    name_rules
         Tell which names lead to the same file.
 
     Returns
@@ -227,7 +227,7 @@ def name_targets(
         ]
         targets.append(per_model)
         files = [dict.fromkeys(paths) if together else paths for paths in per_model]
-        _refuse_equal(song, [path for paths in files for path in paths], drives)
+        _refuse_equal(song, [path for paths in files for path in paths], name_rules)
     return targets
 
 
@@ -236,9 +236,9 @@ def template_for(template: str, models: int) -> str:
     return template if models == 1 or "{model}" in template else "{model}/" + template
 
 
-def _refuse_equal(song: Input, paths: Sequence[Path], drives: Drives) -> None:
+def _refuse_equal(song: Input, paths: Sequence[Path], name_rules: NameRules) -> None:
     """Raise if stems of one song have the same name: those of all other songs will, too."""
-    owners = FileMap[int](drives.same)
+    owners = FileMap[int](name_rules.same)
     for index, path in enumerate(paths):
         if owners.setdefault(path, index) != index:
             raise UnetsepError(
@@ -253,16 +253,16 @@ ELSEWHERE = "choose another folder with -o"
 def find_clashes(
     songs: Sequence[Input],
     targets: Sequence[Sequence[Sequence[Path]]],
-    drives: Drives,
+    name_rules: NameRules,
     others: Iterable[Input] = (),
 ) -> list[str | None]:
     """For each song, a message if its stems cannot have their names, else None.
 
     If two songs would write the same file, both get the message: neither takes precedence.
-    ``drives`` are those of `name_targets`. Stems must not overwrite ``others`` either, songs that
-    another command separates.
+    ``name_rules`` are those of `name_targets`. Stems must not overwrite ``others`` either, songs
+    that another command separates.
     """
-    song_files, owners = FileMap[bool](drives.same), FileMap[int](drives.same)
+    song_files, owners = FileMap[bool](name_rules.same), FileMap[int](name_rules.same)
     for song in (*songs, *others):
         song_files.setdefault(real_path(song.path), True)
     clashes: list[str | None] = [song.error for song in songs]

@@ -13,7 +13,7 @@ import torch
 
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.libsndfile import hide_decoder_chatter
-from ..drives import Drives
+from ..drives import NameRules
 from ..files import FileOptions, SeparationReport
 from ..inputs import Input
 from ..library.batch import SongOutcome, check_timeout, choose_songs_at_once, separate_songs
@@ -433,7 +433,7 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     songs = with_tags(songs, file.filename)
     selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
-    drives = Drives(ask=not options.dry_run)
+    name_rules = NameRules(probe=not options.dry_run)
     targets = name_targets(
         songs,
         models,
@@ -441,9 +441,9 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
         file.filename,
         file.suffix,
         together=file.together,
-        drives=drives,
+        name_rules=name_rules,
     )
-    clashes = _find_clashes(songs, targets, all_songs, run.spool, drives)
+    clashes = _find_clashes(songs, targets, all_songs, run.spool, name_rules)
     songs = [replace(song, error=clash) for song, clash in zip(songs, clashes, strict=True)]
     template = template_for(file.filename, len(separators))
     make_job = run.spool.job if run.spool else Job
@@ -467,14 +467,14 @@ def _find_clashes(
     targets: Sequence[Sequence[Sequence[Path]]],
     all_songs: Sequence[Input],
     spool: Spool | None,
-    drives: Drives,
+    name_rules: NameRules,
 ) -> list[str | None]:
     """`find_clashes` of the locations that users see; all paths in a spool differ."""
     if not spool:
-        return find_clashes(songs, targets, drives, all_songs)
+        return find_clashes(songs, targets, name_rules, all_songs)
     return find_clashes(
         [replace(song, path=spool.location(song.path)) for song in songs],
         [[[spool.location(path) for path in paths] for paths in of_song] for of_song in targets],
-        drives,
+        name_rules,
         [replace(song, path=spool.location(song.path)) for song in all_songs],
     )

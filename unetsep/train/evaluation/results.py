@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...drives import Drives, FileMap, refused_name, without_illegal
+from ...drives import FileMap, NameRules, refused_name, without_illegal
 from ...errors import UnetsepError
 from ...storage import write_atomically
 from ...version import __version__
@@ -91,7 +91,7 @@ def check_names(tracks: Sequence[Track], output: Path) -> None:
     cure = "choose another folder with -o, or rename the track"
     if refused := refused_name(names, output):
         raise UnetsepError(f"the drive of {output} takes no such name as {refused!r}: {cure}")
-    files: FileMap[str] = FileMap(Drives().same)
+    files: FileMap[str] = FileMap(NameRules().same)
     for name, track in names.items():
         other = files.setdefault(output / name, track)
         if other != track:

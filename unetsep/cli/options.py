@@ -274,6 +274,7 @@ SEPARATE_SECTIONS = {
 )
 @click.option(
     "--jobs",
+    "songs_at_once",
     type=click.IntRange(1, 64),
     metavar="N",
     help="Songs to separate at once.  [default: by cores, memory and lengths]",

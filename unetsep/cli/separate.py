@@ -78,11 +78,11 @@ class SeparateOptions:
         Folder of the stems, or its URL; ``-`` is standard output.
     choice, computation
         The models, and how they compute.
-    file
+    file_options
         Which part of a song is separated, and how its stems are written.
     threads
         CPU threads; None uses all cores.
-    jobs
+    songs_at_once
         Songs to separate at once; None chooses automatically.
     shard
         Which share of the songs; None is all.
@@ -111,9 +111,9 @@ class SeparateOptions:
     output: Path | str
     choice: ModelChoice
     computation: Computation
-    file: FileOptions
+    file_options: FileOptions
     threads: int | None
-    jobs: int | None
+    songs_at_once: int | None
     shard: Shard | None
     engine: str
     address: str | None
@@ -130,12 +130,12 @@ class SeparateOptions:
     verbose: bool
 
     @property
-    def leave_existing(self) -> bool:
+    def skips_existing(self) -> bool:
         """Whether songs whose stems exist are skipped instead of refused.
 
         After a song failed, a command without a log may have separated it.
         """
-        return self.skip_existing or (self.retry_failed and not self.file.overwrite)
+        return self.skip_existing or (self.retry_failed and not self.file_options.overwrite)
 
 
 def run_separate(options: SeparateOptions) -> bool:
@@ -176,9 +176,9 @@ def _check_options(options: SeparateOptions, songs: Sequence[Path | str]) -> Non
         raise ValueError(
             "-o - has no folder with logs that --retry-failed could read: name a log with --log"
         )
-    if options.file.together and (options.player or options.plots):
+    if options.file_options.together and (options.player or options.plots):
         raise ValueError(
-            f"--player and --plots need a file for each stem, not {options.file.suffix}"
+            f"--player and --plots need a file for each stem, not {options.file_options.suffix}"
         )
     if isinstance(options.output, str) and (options.player or options.plots):
         raise ValueError(f"--player and --plots need a local folder, not {options.output}")
@@ -288,7 +288,7 @@ def _check_page(jobs: Sequence[Job]) -> None:
 def _preview(jobs: Sequence[Job], options: SeparateOptions, reporter: Reporter) -> bool:
     """Print what would be written, and write nothing."""
     for job in jobs:
-        reporter.song(job.present(preview_song(job, options.file)))
+        reporter.song(job.present(preview_song(job, options.file_options)))
     return reporter.end(None)
 
 
@@ -325,9 +325,12 @@ def _outcomes(run: _Run, jobs: Sequence[Job], bars: Bars) -> Generator[SongOutco
     options = run.options
     if options.engine == "ray":
         return _outcomes_on_ray(run, jobs, bars)
-    songs_at_once = options.jobs or choose_songs_at_once(jobs)
     return separate_songs(
-        jobs, options.file, at_once=songs_at_once, timeout=options.timeout, listener=bars
+        jobs,
+        options.file_options,
+        at_once=options.songs_at_once or choose_songs_at_once(jobs),
+        timeout=options.timeout,
+        listener=bars,
     )
 
 
@@ -339,7 +342,7 @@ def _outcomes_on_ray(
     options, groups = run.options, _groups(run.options)
     cluster = Cluster(
         address=options.address,
-        slots=options.jobs,
+        slots=options.songs_at_once,
         threads=options.threads,
         device=options.computation.device,
         dashboard=options.dashboard,
@@ -347,11 +350,11 @@ def _outcomes_on_ray(
     setup = SlotSetup(
         models=groups,
         computation=asdict(options.computation),
-        options=options.file,
-        skip_existing=options.leave_existing,
+        options=options.file_options,
+        skip_existing=options.skips_existing,
         timeout=options.timeout,
         output=options.output if isinstance(options.output, str) else run.output.absolute(),
-        template=template_for(options.file.filename, len(groups)),
+        template=template_for(options.file_options.filename, len(groups)),
     )
     # When Ray loses a worker it prints to stdout, which is for reports.
     with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
@@ -418,44 +421,44 @@ def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
 
 def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list[Job]:
     """All songs with their stems' paths; errors that can be known are found before any work."""
-    options, file = run.options, run.options.file
+    options, file_options = run.options, run.options.file_options
     all_songs = _find_songs(run, console)
     # Logs may also name URLs, so this needs the list of songs.
-    if run.spool and uses_tags(file.filename) and any(map(run.spool.url, all_songs)):
+    if run.spool and uses_tags(file_options.filename) and any(map(run.spool.url, all_songs)):
         raise ValueError(
             "--filename has fields of tags, which are unknown before songs at URLs are downloaded: "
             "use other fields, such as {track} and {stem}"
         )
     selected = select_shard(all_songs, options.shard, console)
     # Shards keep songs of one track together. With other names, any two songs may clash.
-    by_track = named_by_track(file.filename)
+    by_track = named_by_track(file_options.filename)
     songs = with_namesakes(selected, all_songs) if by_track else all_songs
-    songs = with_tags(songs, file.filename)
-    selections = [file.select(separator) for separator in separators]
+    songs = with_tags(songs, file_options.filename)
+    selections = [file_options.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
     name_rules = NameRules(probe=not options.dry_run)
     targets = name_targets(
         songs,
         models,
         run.output,
-        file.filename,
-        file.suffix,
-        together=file.together,
+        file_options.filename,
+        file_options.suffix,
+        together=file_options.together,
         name_rules=name_rules,
     )
     clashes = _find_clashes(songs, targets, all_songs, run.spool, name_rules)
     songs = [replace(song, error=clash) for song, clash in zip(songs, clashes, strict=True)]
-    template = template_for(file.filename, len(separators))
+    template = template_for(file_options.filename, len(separators))
     make_job = run.spool.job if run.spool else Job
     identities = {(song.path, song.track) for song in selected}
     return [
         make_job(
             song,
             [
-                part_for(separator, song, paths, run.output, template, file)
+                part_for(separator, song, paths, run.output, template, file_options)
                 for separator, paths in zip(separators, of_song, strict=True)
             ],
-            skip_existing=options.leave_existing,
+            skip_existing=options.skips_existing,
         )
         for song, of_song in zip(songs, targets, strict=True)
         if (song.path, song.track) in identities

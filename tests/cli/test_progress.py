@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from unetsep.cli import progress
 from unetsep.cli.progress import Bars
+from unetsep.inputs import Input
+from unetsep.library.songs import Job
 
 
 def shown(names: list[str], width: int) -> str:
     """The bars of some songs that have begun, on a terminal of some columns."""
-    jobs: list[Any] = [
-        SimpleNamespace(name=name, song=SimpleNamespace(path=Path(name))) for name in names
-    ]
+    jobs = [Job(Input(Path(name), name), [], False) for name in names]
     bars = Bars(Console(file=io.StringIO()), jobs, lambda _: None)
     for job in jobs:
         advance = bars.begin(job)

@@ -58,11 +58,11 @@ class Bars(Listener):
         self, console: Console, jobs: Sequence[Job], on_failure: Callable[[Exception], None]
     ) -> None:
         self._on_failure = on_failure
-        self._sizes = {id(job): size(job.song.path) for job in jobs}
+        self._sizes = {job: size(job.song.path) for job in jobs}
         self._songs, self._completed = len(jobs), 0
         # Bytes of songs yet to be separated, bytes of separated ones, and their seconds.
         self._bytes_left, self._bytes_done, self._seconds = sum(self._sizes.values()), 0, 0.0
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[Job, _Row] = {}
         self._lock, self._start = threading.Lock(), time.monotonic()
         visible = console.is_terminal and not console.quiet and not console.is_dumb_terminal
         live = Live(self, console=console, transient=True, refresh_per_second=8)
@@ -79,9 +79,9 @@ class Bars(Listener):
 
     def begin(self, job: Job) -> Progress:
         """Add a bar for a song."""
-        row = _Row(printable(job.name), self._sizes[id(job)])
+        row = _Row(printable(job.name), self._sizes[job])
         with self._lock:
-            self._rows[id(job)] = row
+            self._rows[job] = row
 
         def advance(seconds: float, total: float | None) -> None:
             row.seconds_done, row.total = seconds, total
@@ -95,9 +95,9 @@ class Bars(Listener):
     def end(self, outcome: SongOutcome) -> None:
         """Remove the bar of a song that has ended."""
         with self._lock:
-            self._rows.pop(id(outcome.job), None)
+            self._rows.pop(outcome.job, None)
             self._completed += 1
-            bytes_ = self._sizes[id(outcome.job)]
+            bytes_ = self._sizes[outcome.job]
             self._bytes_left -= bytes_
             if any(report.status == "ok" for report in outcome.reports):
                 self._bytes_done += bytes_

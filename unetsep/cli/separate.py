@@ -245,7 +245,7 @@ def _separate(run: _Run) -> bool:
     except (KeyboardInterrupt, SystemExit):
         reporter.log(log)
         raise
-    in_order = [(job.song, reports[id(job)]) for job in jobs]
+    in_order = [(job.song, reports[job]) for job in jobs]
     try:
         complete = show_separated(
             in_order, reporter.console, player=options.player, plots=options.plots
@@ -257,8 +257,8 @@ def _separate(run: _Run) -> bool:
 
 def _separate_jobs(
     run: _Run, jobs: Sequence[Job], reporter: Reporter, log: RunLog | None
-) -> dict[int, list[SeparationReport]]:
-    """Reports of each song by the `id` of its job; printed and logged as soon as it ends."""
+) -> dict[Job, list[SeparationReport]]:
+    """Reports of each song; printed and logged as soon as it ends."""
     reports = {}
     with (
         log or contextlib.nullcontext(),
@@ -274,7 +274,7 @@ def _separate_jobs(
                 log.write(
                     outcome.line or song_line(outcome.job, outcome.reports, outcome.start_time)
                 )
-            reports[id(outcome.job)] = outcome.reports
+            reports[outcome.job] = outcome.reports
     return reports
 
 

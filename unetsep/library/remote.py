@@ -133,7 +133,7 @@ class RemoteInputFile(InputFile):
         return self._path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RemoteJob(Job):
     """A song that is downloaded, or whose stems are uploaded, or both.
 

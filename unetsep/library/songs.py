@@ -67,7 +67,7 @@ class Part:
         return list(self.stems.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a key of mappings, by identity
 class Job:
     """A song and the models that separate it.
 

@@ -616,7 +616,7 @@ def test_an_interrupted_run_uploads_its_log(memory, run, tmp_path, monkeypatch, 
             raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("unetsep.cli.reporter.Reporter.song", show)
+        patch.setattr("unetsep.cli.reporter.Reporter.print_song", show)
         result = run(f"{BUCKET}/in/", "-o", f"{BUCKET}/out", "--jobs", "1")
     assert len(shown) == 2
     assert f"Log: {BUCKET}/out/unetsep-" in result.stderr

@@ -43,7 +43,7 @@ class Reporter:
             text = "".join(traceback.format_exception(error))
             self._loud.print(*text.rstrip().splitlines())
 
-    def song(self, reports: Sequence[SeparationReport]) -> None:
+    def print_song(self, reports: Sequence[SeparationReport]) -> None:
         """Print the reports of one song, one for each model."""
         self._songs.append(reports)
         for report in reports:
@@ -83,13 +83,13 @@ class Reporter:
         if failed and count > 1:
             reasons = [f"  {reason}" for reason in _shortened([*self._errors])]
             self._loud.print(f"{len(failed)} of {count} failed:", *reasons)
-        self.log(log)
+        self.print_log_path(log)
         failure = self._lines.failure if self._lines else None
         if failure:
             self._loud.print(f"Error: stdout took no more reports: {failure}")
         return not failed and not failure
 
-    def log(self, log: RunLog | None) -> None:
+    def print_log_path(self, log: RunLog | None) -> None:
         """Print where the log is, or why it could not be written."""
         if log and log.failure:
             self._loud.print(

@@ -152,7 +152,7 @@ def run_separate(options: SeparateOptions) -> bool:
     _check_options(options, songs)
     url = options.output if isinstance(options.output, str) else None
     with contextlib.ExitStack() as stack:
-        places = stack.enter_context(standard_input(songs))
+        named_songs = stack.enter_context(standard_input(songs))
         has_urls = any(isinstance(song, str) for song in songs)
         remote = has_urls or url or (not songs and _retries_urls(options))
         spool = stack.enter_context(Spool(url)) if remote else None
@@ -161,9 +161,11 @@ def run_separate(options: SeparateOptions) -> bool:
             output = spool.out
         else:
             output = stack.enter_context(standard_output(options.output))
-        names = {Path(new): STDIN for new, old in zip(places, songs, strict=True) if old == STREAM}
-        run = _Run(replace(options, songs=tuple(places)), output, spool, names)
-        return _separate(run)
+        names = {
+            Path(new): STDIN for new, old in zip(named_songs, songs, strict=True) if old == STREAM
+        }
+        run = _Run(replace(options, songs=tuple(named_songs)), output, spool, names)
+        return _plan_and_separate(run)
 
 
 def _check_options(options: SeparateOptions, songs: Sequence[Path | str]) -> None:
@@ -211,7 +213,8 @@ class _Run:
     names: Mapping[Path, str]
 
 
-def _separate(run: _Run) -> bool:
+def _plan_and_separate(run: _Run) -> bool:
+    """Plan all songs, then separate or preview them; return whether nothing failed."""
     options = run.options
     keep_freed_memory()
     hide_decoder_chatter()
@@ -241,9 +244,9 @@ def _separate(run: _Run) -> bool:
         return _preview(jobs, options, reporter)
     log = _open_log(run, len(jobs))
     try:
-        reports = _separate_jobs(run, jobs, reporter, log)
+        reports = _report_outcomes(run, jobs, reporter, log)
     except (KeyboardInterrupt, SystemExit):
-        reporter.log(log)
+        reporter.print_log_path(log)
         raise
     in_order = [(job.song, reports[job]) for job in jobs]
     try:
@@ -255,10 +258,10 @@ def _separate(run: _Run) -> bool:
     return succeeded and complete
 
 
-def _separate_jobs(
+def _report_outcomes(
     run: _Run, jobs: Sequence[Job], reporter: Reporter, log: RunLog | None
 ) -> dict[Job, list[SeparationReport]]:
-    """Reports of each song; printed and logged as soon as it ends."""
+    """Separate the songs; print and log the reports of each as soon as it ends."""
     reports = {}
     with (
         log or contextlib.nullcontext(),
@@ -269,7 +272,7 @@ def _separate_jobs(
             bars.end(outcome)
             if run.options.output == STREAM:  # before success is reported
                 write_out(outcome.job.parts[0].targets[0])
-            reporter.song(outcome.reports)
+            reporter.print_song(outcome.reports)
             if log:
                 log.write(
                     outcome.line or song_line(outcome.job, outcome.reports, outcome.start_time)
@@ -288,7 +291,7 @@ def _check_page(jobs: Sequence[Job]) -> None:
 def _preview(jobs: Sequence[Job], options: SeparateOptions, reporter: Reporter) -> bool:
     """Print what would be written, and write nothing."""
     for job in jobs:
-        reporter.song(job.present(preview_song(job, options.file_options)))
+        reporter.print_song(job.present(preview_song(job, options.file_options)))
     return reporter.end(None)
 
 

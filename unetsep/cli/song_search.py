@@ -40,24 +40,24 @@ class SongSearch:
     log: Path | None
     console: Messages
 
-    def find(self, places: Iterable[Path | str]) -> list[Input]:
+    def find(self, sources: Iterable[Path | str]) -> list[Input]:
         """The songs at some paths and URLs."""
-        places, spool = list(places), self.spool
+        sources, spool = list(sources), self.spool
         skipped: list[Path] = []
         # The output folder is not searched for songs, wherever it is.
         output = spool.location(self.output) if spool else self.output
-        paths = [place for place in places if isinstance(place, Path)]
+        paths = [source for source in sources if isinstance(source, Path)]
         songs = find_inputs(paths, output, skipped.append, outputs_in)
         if spool:
-            urls = [place for place in places if isinstance(place, str)]
+            urls = [source for source in sources if isinstance(source, str)]
             songs += spool.find(urls, self.output, skipped.append)
         if skipped:
             kinds = count_kinds(skipped)
             self.console.print(f"Not audio by name, skipped: {kinds}")
         return songs
 
-    def find_failed(self, places: Sequence[Path | str]) -> list[Input]:
-        """The songs whose last attempt failed; with ``places``, only those among them.
+    def find_failed(self, sources: Sequence[Path | str]) -> list[Input]:
+        """The songs whose last attempt failed; with ``sources``, only those among them.
 
         Folders and playlists that could not be read failed as a whole. All their songs are
         retried, except those that were separated on their own since.
@@ -68,9 +68,9 @@ class SongSearch:
         failed = failed_lines(last)
         if not failed:
             self.console.print(f"According to the logs in {self.given_output}, no song failed")
-        if places:
-            containers = [place for place in places if _logged_place(place) in failed]
-            others = [place for place in places if _logged_place(place) not in failed]
+        if sources:
+            containers = [source for source in sources if _logged_source(source) in failed]
+            others = [source for source in sources if _logged_source(source) not in failed]
             songs = self.find(others)
             songs = [song for song in songs if _track(self._log_name(song), last) is not None]
         else:
@@ -79,8 +79,8 @@ class SongSearch:
             songs = [song for song in songs if not _holds_songs(song.path)]
             containers += [line["source"] for line in failed.values() if is_url(line["source"])]
         for song in self.find(containers):
-            place = self._log_name(song)
-            if place in failed or place not in last:
+            source = self._log_name(song)
+            if source in failed or source not in last:
                 songs.append(song)
         unique: dict[str, Input] = {}
         for song in songs:
@@ -88,12 +88,13 @@ class SongSearch:
         # Named by its URL alone, a song would lose its folder, and its stems their path; so would
         # one of a folder within the one that was named.
         return [
-            replace(song, track=_track(place, last) or song.track) for place, song in unique.items()
+            replace(song, track=_track(source, last) or song.track)
+            for source, song in unique.items()
         ]
 
     def _log_name(self, song: Input) -> str:
         """A song's path or URL as the log has it."""
-        return (self.spool and self.spool.url(song)) or _logged_place(song.path)
+        return (self.spool and self.spool.url(song)) or _logged_source(song.path)
 
 
 def has_failed_urls(output: Path, log: Path | None) -> bool:
@@ -112,23 +113,23 @@ def select_shard(songs: list[Input], shard: Shard | None, console: Messages) -> 
     return selected
 
 
-def _track(place: str, last: Mapping[str, Mapping[str, str]]) -> str | None:
+def _track(source: str, last: Mapping[str, Mapping[str, str]]) -> str | None:
     """Track of a song that failed, or whose folder did; None if neither did.
 
     Parameters
     ----------
-    place
+    source
         The song's path or URL as the log has it.
     last
         See `unetsep.library.log.last_lines`.
     """
-    if place in last:
-        return last[place]["track"] if last[place]["status"] == "error" else None
-    for folder in Path(place).parents:
+    if source in last:
+        return last[source]["track"] if last[source]["status"] == "error" else None
+    for folder in Path(source).parents:
         line = last.get(str(folder))
         if line and line["status"] == "error":
             start = line["track"] if line["track"].endswith("/") else ""
-            return start + track_name(Path(place).relative_to(folder))
+            return start + track_name(Path(source).relative_to(folder))
     return None
 
 
@@ -143,5 +144,5 @@ def _holds_songs(path: Path) -> bool:
     return is_folder or path.suffix.lower() in PLAYLISTS
 
 
-def _logged_place(place: Path | str) -> str:
-    return public_url(place) if isinstance(place, str) else os.path.abspath(place)  # noqa: PTH100
+def _logged_source(source: Path | str) -> str:
+    return public_url(source) if isinstance(source, str) else os.path.abspath(source)  # noqa: PTH100

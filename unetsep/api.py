@@ -23,8 +23,8 @@ from .files import (
     SeparationReport,
     StemArrays,
     name_stems,
-    renamed,
     separate_to_arrays,
+    with_shown_names,
 )
 from .inputs import Input, as_path
 from .library.songs import Job, part_for, separate_or_raise
@@ -38,7 +38,7 @@ AudioInput = str | Path | BinaryIO | tuple[Audio, float]
 UNNAMED = "audio"
 # Longer ones are no audio suffixes, and exceed the name length of some file systems.
 SUFFIX_LENGTH = 20
-Restore = Callable[[SeparationReport], SeparationReport]
+ShowInput = Callable[[SeparationReport], SeparationReport]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,14 +187,14 @@ def separate(
         track=track,
         overwrite=overwrite,
     )
-    with _as_file(audio) as (song, restore):
+    with _as_file(audio) as (song, show_input):
         separator = model if isinstance(model, Separator) else Separator(model)
         if output_dir is None:
             arrays, report = separate_to_arrays(song.path, separator, options, progress)
         else:
             folder = as_path(output_dir, "output_dir")
             arrays, report = _to_both(_job(song, folder, separator, options), options, progress)
-    report = restore(report)
+    report = show_input(report)
     _warn(report)
     assert report.sample_rate is not None
     return Separation(arrays, report.sample_rate, report)
@@ -263,11 +263,11 @@ def separate_to_files(
         track=track,
         overwrite=overwrite,
     )
-    with _as_file(audio) as (song, restore):
+    with _as_file(audio) as (song, show_input):
         separator = model if isinstance(model, Separator) else Separator(model)
         job = _job(song, folder, separator, options, skip_existing=skip_existing)
         (report,) = separate_or_raise(job, options, progress)
-    report = restore(report)
+    report = show_input(report)
     _warn(report)
     return report
 
@@ -314,7 +314,7 @@ def _to_both(
 
 
 @contextlib.contextmanager
-def _as_file(audio: AudioInput) -> Iterator[tuple[Input, Restore]]:
+def _as_file(audio: AudioInput) -> Iterator[tuple[Input, ShowInput]]:
     """The caller's file with its track name, or a temporary copy of other audio.
 
     Errors name the caller's input instead of the copy. The second value is a function that makes
@@ -344,11 +344,13 @@ def _as_file(audio: AudioInput) -> Iterator[tuple[Input, Restore]]:
         def shown_text(text: str) -> str:
             return text.replace(str(path), label)
 
-        def restore(report: SeparationReport) -> SeparationReport:
-            return renamed(report, lambda shown: name if shown == path else shown, shown_text)
+        def show_input(report: SeparationReport) -> SeparationReport:
+            return with_shown_names(
+                report, lambda shown: name if shown == path else shown, shown_text
+            )
 
         try:
-            yield Input(path, name.stem), restore
+            yield Input(path, name.stem), show_input
         except UnetsepError as error:
             error.args = (shown_text(str(error)),)
             raise

@@ -181,7 +181,7 @@ class SeparationReport:
         return values | {"source": str(self.source), "stems": stems}
 
 
-def renamed(
+def with_shown_names(
     report: SeparationReport, shown_path: Callable[[Path], Path], shown_text: Callable[[str], str]
 ) -> SeparationReport:
     """A report with other names for files, for example for temporary copies.

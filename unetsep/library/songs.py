@@ -21,8 +21,8 @@ from ..files import (
     SeparationReport,
     format_for,
     open_excerpt,
-    renamed,
     separate_into,
+    with_shown_names,
 )
 from ..inputs import Input
 from ..paths import refuse_existing
@@ -117,7 +117,7 @@ class Job:
 
     def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
         """Reports with the paths that users know."""
-        return [renamed(report, self.shown_path, self.shown_text) for report in reports]
+        return [with_shown_names(report, self.shown_path, self.shown_text) for report in reports]
 
     def shown_path(self, path: Path) -> Path:
         """Path to show for a path."""

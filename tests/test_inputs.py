@@ -20,7 +20,7 @@ from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
 from unetsep.audio.reader import AudioReader
 from unetsep.drives import folded
 from unetsep.inputs import count_kinds, find_inputs, without_scheme
-from unetsep.paths import TEMPLATE, plan
+from unetsep.paths import TEMPLATE, ModelNames, distinct_targets
 
 
 def test_folders_are_searched_in_order_without_hidden_files_and_output(tmp_path):
@@ -170,7 +170,8 @@ def test_a_song_that_links_to_itself_does_not_stop_others(tmp_path, make_link):
     make_link("loop.wav", tmp_path / "in/loop.wav")
     songs = find_inputs([tmp_path / "in"], tmp_path / "out")
     assert [song.track for song in songs] == ["a", "loop", "sub/c"]
-    assert len(plan(songs, [("mse", ("vocals",))], tmp_path / "out", TEMPLATE, "wav")) == 3
+    models = [ModelNames("mse", ("vocals",))]
+    assert len(distinct_targets(songs, models, tmp_path / "out", TEMPLATE, "wav")) == 3
 
 
 def test_skipped_files_are_counted_even_if_they_are_inaccessible(tmp_path, monkeypatch):

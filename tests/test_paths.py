@@ -17,10 +17,11 @@ from unetsep.inputs import Input
 from unetsep.library.store import UrlPath, public_url
 from unetsep.paths import (
     TEMPLATE,
+    ModelNames,
     check_template,
+    distinct_targets,
     find_clashes,
     name_targets,
-    plan,
     refuse_existing,
     target_path,
     with_namesakes,
@@ -28,6 +29,7 @@ from unetsep.paths import (
 )
 
 STEMS = ("vocals", "drums")
+MODELS = (ModelNames("mse", STEMS),)
 
 
 def song(track: str) -> Input:
@@ -35,15 +37,16 @@ def song(track: str) -> Input:
 
 
 def named(songs, folder, template=TEMPLATE, stems=STEMS):
-    return name_targets(songs, [("m", stems)], folder, template, "wav", name_rules=NameRules())
+    models = [ModelNames("m", stems)]
+    return name_targets(songs, models, folder, template, "wav", name_rules=NameRules())
 
 
 def clashes_among(songs, targets):
     return find_clashes(songs, targets, NameRules())
 
 
-def one(songs, folder, template=TEMPLATE, models=(("mse", STEMS),)):
-    return plan(songs, models, folder, template, "wav")
+def one(songs, folder, template=TEMPLATE, models=MODELS):
+    return distinct_targets(songs, models, folder, template, "wav")
 
 
 @pytest.mark.parametrize(
@@ -279,12 +282,13 @@ def test_an_input_is_never_an_output(tmp_path):
 
 
 def test_several_models_get_folders_unless_the_template_names_them(tmp_path):
-    songs, models = [Input(tmp_path / "x.wav", "x")], [("mse", ["bass"]), ("l1", ["bass"])]
+    songs = [Input(tmp_path / "x.wav", "x")]
+    models = [ModelNames("mse", ["bass"]), ModelNames("l1", ["bass"])]
     out = tmp_path / "out"
-    assert plan(songs, models, out, TEMPLATE, "wav") == [
+    assert distinct_targets(songs, models, out, TEMPLATE, "wav") == [
         [[out / "mse/x/bass.wav"], [out / "l1/x/bass.wav"]]
     ]
-    assert plan(songs, models, out, "{track}/{stem}-{model}.{ext}", "wav")[0][1] == [
+    assert distinct_targets(songs, models, out, "{track}/{stem}-{model}.{ext}", "wav")[0][1] == [
         out / "x/bass-l1.wav"
     ]
 
@@ -382,13 +386,16 @@ def test_tags_are_read_only_where_a_template_asks_for_them(tmp_path, monkeypatch
 
 
 def find_targets(songs: list[Input], folder: Path, template: str) -> list[Path]:
-    return plan(with_tags(songs, template), [("m", ("vocals",))], folder, template, "wav")[0][0]
+    songs, models = with_tags(songs, template), [ModelNames("m", ("vocals",))]
+    return distinct_targets(songs, models, folder, template, "wav")[0][0]
 
 
 def test_all_stems_may_be_in_one_file(tmp_path):
     songs = [Input(Path("a.mp3"), "a")]
-    models = [("m", ("vocals", "drums"))]
-    ((paths,),) = plan(songs, models, tmp_path, "{track}.{ext}", "stem.mp4", together=True)
+    models = [ModelNames("m", ("vocals", "drums"))]
+    ((paths,),) = distinct_targets(
+        songs, models, tmp_path, "{track}.{ext}", "stem.mp4", together=True
+    )
     assert paths == [tmp_path / "a.stem.mp4"] * 2
     with pytest.raises(UnetsepError, match="several stems"):
-        plan(songs, models, tmp_path, "{track}.{ext}", "wav")
+        distinct_targets(songs, models, tmp_path, "{track}.{ext}", "wav")

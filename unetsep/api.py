@@ -28,7 +28,7 @@ from .files import (
 )
 from .inputs import Input, as_path
 from .library.songs import Job, part_for, separate_or_raise
-from .paths import TEMPLATE, plan, refuse_existing, with_tags
+from .paths import TEMPLATE, ModelNames, distinct_targets, refuse_existing, with_tags
 from .separator import Audio, Separator
 from .storage import READ_BYTES
 
@@ -282,9 +282,9 @@ def _job(
 ) -> Job:
     """The job of one song: its stems and their paths."""
     (song,) = with_tags([song], options.filename)
-    models = [(separator.name, options.select(separator).names)]
+    models = [ModelNames(separator.name, options.select(separator).names)]
     together = options.together
-    ((targets,),) = plan(
+    ((targets,),) = distinct_targets(
         [song], models, folder, options.filename, options.suffix, together=together
     )
     part = part_for(separator, song, targets, folder, options.filename, options)

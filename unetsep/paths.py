@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from .audio.tags import Tags, read_tags, stem_label
 from .drives import (
@@ -39,8 +40,17 @@ TAG_FIELDS = {
     "year": "0000",
 }
 FIELDS = ("track", "stem", "label", "ext", "model", "suffix", *TAG_FIELDS)
+# For each model, the paths of the stems of one song.
+SongTargets = list[list[Path]]
 # Most bytes of UTF-8 that a tag adds to a name: file systems allow 255 for the whole name.
 TAG_BYTES = 100
+
+
+class ModelNames(NamedTuple):
+    """The name of a model, and those of the stems that are written."""
+
+    name: str
+    stems: Sequence[str]
 
 
 def target_path(template: str, song: Input, stem: str, ext: str, model: str) -> Path:
@@ -143,15 +153,15 @@ def _portable(name: str) -> str:
     return without_illegal(name).rstrip(" .") or "_"
 
 
-def plan(
+def distinct_targets(
     songs: Sequence[Input],
-    models: Sequence[tuple[str, Sequence[str]]],
+    models: Sequence[ModelNames],
     output_dir: Path,
     template: str,
     ext: str,
     *,
     together: bool = False,
-) -> list[list[list[Path]]]:
+) -> list[SongTargets]:
     """Targets of every song, model and stem, all different and none a song.
 
     Parameters and result are those of `name_targets`.
@@ -175,14 +185,14 @@ def plan(
 
 def name_targets(
     songs: Sequence[Input],
-    models: Sequence[tuple[str, Sequence[str]]],
+    models: Sequence[ModelNames],
     output_dir: Path,
     template: str,
     ext: str,
     *,
     together: bool = False,
     name_rules: NameRules,
-) -> list[list[list[Path]]]:
+) -> list[SongTargets]:
     """Targets of every song, model and stem.
 
     Parameters
@@ -190,8 +200,7 @@ def name_targets(
     songs
         See `find_inputs`.
     models
-        Name and output stems of each model. With more than one, each gets its own
-        folder unless the template has ``{model}``.
+        With more than one, each gets its own folder unless the template has ``{model}``.
     output_dir, template, ext
         Folder, template and suffix of the paths.
     together
@@ -216,7 +225,7 @@ def name_targets(
     if output_dir.exists() and not output_dir.is_dir():
         raise UnetsepError(f"output {output_dir} is a file: name a folder with -o")
     template = template_for(template, len(models))
-    targets = []
+    targets: list[SongTargets] = []
     for song in songs:
         per_model = [
             [
@@ -252,7 +261,7 @@ ELSEWHERE = "choose another folder with -o"
 
 def find_clashes(
     songs: Sequence[Input],
-    targets: Sequence[Sequence[Sequence[Path]]],
+    targets: Sequence[SongTargets],
     name_rules: NameRules,
     others: Iterable[Input] = (),
 ) -> list[str | None]:

@@ -25,6 +25,8 @@ from ..listen.page import refuse_foreign
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
 from ..paths import (
+    ModelNames,
+    SongTargets,
     find_clashes,
     name_targets,
     named_by_track,
@@ -438,7 +440,7 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     songs = with_namesakes(selected, all_songs) if by_track else all_songs
     songs = with_tags(songs, file_options.filename)
     selections = [file_options.select(separator) for separator in separators]
-    models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
+    models = [ModelNames(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
     name_rules = NameRules(probe=not options.dry_run)
     targets = name_targets(
         songs,
@@ -470,7 +472,7 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
 
 def _find_clashes(
     songs: Sequence[Input],
-    targets: Sequence[Sequence[Sequence[Path]]],
+    targets: Sequence[SongTargets],
     all_songs: Sequence[Input],
     spool: Spool | None,
     name_rules: NameRules,

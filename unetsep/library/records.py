@@ -288,7 +288,7 @@ def record_path(output_dir: Path, template: str, song: Input, *, ext: str, model
     Parameters
     ----------
     output_dir, template, song, ext, model
-        See `unetsep.paths.plan` and `unetsep.paths.target_path`.
+        See `unetsep.paths.distinct_targets` and `unetsep.paths.target_path`.
     """
     parts = target_path(template, song, PLACE, ext, model).parts
     index = next((i for i, part in enumerate(parts) if PLACE in part), len(parts) - 1)

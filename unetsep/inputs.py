@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
@@ -321,47 +321,44 @@ class _Search:
 
     def _tree(self, top: Path) -> list[Input]:
         """The songs in a folder and all below: its own first, then those of each folder in it."""
-        songs: list[Input] = []
-        # A stack instead of recursion, as folders may be nested deeper than Python's calls.
-        searches = [self._folder(top, songs)]
-        while searches:
-            inner = next(searches[-1], None)
-            if inner is None:
-                searches.pop()
+        songs, folders = self._listed(top)
+        # A stack instead of recursion, as folders may be nested deeper than Python's calls. Skipped
+        # folders and links wait there, too: the first of several links to a folder is searched.
+        while folders:
+            entry = folders.pop()
+            path = Path(entry.path)
+            if entry.name.startswith("."):
+                self._on_skip(path)
+            elif entry.is_symlink():
+                self._links.append(path)
             else:
-                searches.append(self._folder(inner, songs))
+                inner_songs, inner_folders = self._listed(path)
+                songs += inner_songs
+                folders += inner_folders
         return songs
 
-    def _folder(self, folder: Path, songs: list[Input]) -> Iterator[Path]:
-        """Add the songs of one folder, and yield the folders in it to search."""
+    def _listed(self, folder: Path) -> tuple[list[Input], list[os.DirEntry[str]]]:
+        """The songs of one folder and, in reverse, the folders in it; none if it is skipped."""
         real = real_path(folder)
         is_output = real.is_relative_to(self._output_dir)
         if real in self._searched or (is_output and not self._is_output):
-            return
+            return [], []
         self._searched.add(real)
         try:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             track = "".join(f"{part}/" for part in folder.relative_to(self._root).parts)
-            songs.append(Input(folder, track, f"{folder} cannot be read: {error.strerror}"))
-            return
+            return [Input(folder, track, f"{folder} cannot be read: {error.strerror}")], []
         if self._is_output:
             self._stems |= self._stems_in(folder, [entry.name for entry in entries])
-        folders = []
+        songs, folders = [], []
         for entry in entries:
             if _is_folder(entry):
                 folders.append(entry)
             elif self._is_audio(entry):
                 songs.append(self._input(folder / entry.name))
-        for entry in folders:
-            path = folder / entry.name
-            if entry.name.startswith("."):
-                self._on_skip(path)
-            elif entry.is_symlink():
-                self._links.append(path)
-            else:
-                yield path
+        return songs, folders[::-1]
 
     def _is_audio(self, entry: os.DirEntry[str]) -> bool:
         audio = not entry.name.startswith(".") and _has_audio_suffix(Path(entry.name))

@@ -56,7 +56,7 @@ def separate(folder: Path) -> dict[str, Any]:
 
 
 def enqueue(queue: JobQueue, name: str) -> SeparationJob:
-    job = queue.open(10)
+    job = queue.add(10)
     job.source.write_bytes(bytes(10))
     choice = JobChoice.from_fields({}, {"fast": ModelOffer.of("fast", ["vocals", "drums"])})
     queue.enqueue(job, name, choice, 10)
@@ -110,7 +110,7 @@ def test_a_lost_drive_is_reported_and_is_no_internal_error(
         assert (job.state, job.error) == ("failed", "writing failed: not connected")
         assert worker.kills == 0
         with pytest.raises(RefusedError, match="could not be written: not connected") as caught:
-            queue.open(10)
+            queue.add(10)
         assert caught.value.status == 507
         await queue.close()
 
@@ -258,9 +258,9 @@ def test_leaving_a_job_keeps_a_newer_one_with_its_id(tmp_path: Path) -> None:
         queue = JobQueue(tmp_path, ScriptedWorker(separate, separate), JobLimits())
         queue.start()
         id_ = 32 * "a"
-        first = queue.open(10, id_)
+        first = queue.add(10, id_)
         await queue.remove(first)  # while it is uploaded
-        second = queue.open(10, id_)
+        second = queue.add(10, id_)
         await queue.give_up(first)
         assert queue.get(id_) is second
         second.source.write_bytes(bytes(10))
@@ -268,7 +268,7 @@ def test_leaving_a_job_keeps_a_newer_one_with_its_id(tmp_path: Path) -> None:
         queue.enqueue(second, "Second", choice, 10)
         await wait_for_end(second)
         await queue.remove(second)
-        third = queue.open(10, id_)
+        third = queue.add(10, id_)
         await queue.remove(second)
         assert await queue.zip(second) is None
         assert queue.get(id_) is third
@@ -306,9 +306,9 @@ def test_a_failing_disk_refuses_a_job_and_is_no_internal_error(
     with monkeypatch.context() as patch:
         patch.setattr(*((shutil, call) if call == "disk_usage" else (Path, call)), fail)
         with pytest.raises(RefusedError, match="the upload could not be written: Input") as caught:
-            queue.open(10)
+            queue.add(10)
     assert (caught.value.status, caught.value.reason) == (507, "disk")
-    assert queue.open(10).folder.exists()
+    assert queue.add(10).folder.exists()
 
 
 def test_zips_that_are_written_at_once_share_the_disk_space(tmp_path: Path) -> None:

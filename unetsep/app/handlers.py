@@ -141,7 +141,7 @@ class Handlers:
     async def separate(self, request: Request) -> ASGIApp:
         """Receive a song; answer with its job, or wait for its stems."""
         limits = self._queue.limits
-        job = self._queue.open(
+        job = self._queue.add(
             announced_bytes(request, limits.upload_bytes), request.query_params.get("id")
         )
         try:

@@ -284,8 +284,8 @@ class JobQueue:
 
     # Uploads
 
-    def open(self, bytes_: int, id_: str | None = None) -> SeparationJob:
-        """Create a job for an upload.
+    def add(self, bytes_: int, id_: str | None = None) -> SeparationJob:
+        """Add a job for an upload.
 
         Parameters
         ----------
@@ -376,9 +376,9 @@ class JobQueue:
                 self._ready.clear()
                 await self._ready.wait()
             else:
-                await self._separate(job)
+                await self._process(job)
 
-    async def _separate(self, job: SeparationJob) -> None:
+    async def _process(self, job: SeparationJob) -> None:
         job.state = "running"
         start = time.monotonic()
         try:
@@ -391,7 +391,7 @@ class JobQueue:
         finally:
             job.last_used = time.monotonic()
             job.ended.set()
-        self._count(job, time.monotonic() - start)
+        self._update_metrics(job, time.monotonic() - start)
 
     async def _run(self, job: SeparationJob) -> None:
         assert job.choice is not None
@@ -421,7 +421,7 @@ class JobQueue:
             job.source.unlink(missing_ok=True)
         job.bytes = size_of(job.folder)
 
-    def _count(self, job: SeparationJob, seconds: float) -> None:
+    def _update_metrics(self, job: SeparationJob, seconds: float) -> None:
         if not self._is_listed(job):  # removed meanwhile, and already counted
             return
         self.metrics.jobs.labels(job.state).inc()

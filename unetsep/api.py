@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import soundfile
 
-from .dsp.arrays import Signal, as_signal, check_finite, check_rate
+from .dsp.arrays import Signal, as_rate, as_signal, check_finite
 from .dsp.song_stream import Progress
 from .errors import AudioError, UnetsepError
 from .files import (
@@ -400,7 +400,7 @@ def _signal(audio: tuple[Audio, float]) -> tuple[Signal, int]:
             f"expected a path, a file or (audio, sample_rate), got {type(audio).__name__}: what "
             "has no sample rate goes to Separator.separate, or in a pair with it"
         )
-    rate = check_rate(audio[1])
+    rate = as_rate(audio[1])
     signal = np.atleast_2d(as_signal(audio[0]))
     if signal.size == 0:
         raise ValueError(f"audio must hold samples, got {signal.shape}")

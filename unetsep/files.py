@@ -23,11 +23,11 @@ from .audio.formats import (
     choose_format,
     speaker_warnings,
 )
-from .audio.reader import AudioReader, check_excerpt, check_track
+from .audio.reader import AudioReader, as_excerpt, check_track
 from .audio.stem_files import StemFiles, WriteIntegers
 from .audio.tag_writers import fit_tags
 from .audio.tags import Tags, read_tags
-from .dsp.arrays import Signal, check_rate
+from .dsp.arrays import Signal, as_rate
 from .dsp.resample import resample_blocks, resampled_length
 from .dsp.segments import SegmentPool, segment_pool
 from .dsp.song_stream import Progress, Selection, push_all
@@ -96,7 +96,7 @@ class FileOptions:
             object.__setattr__(self, "bitrate", int(self.bitrate))
         object.__setattr__(self, "tags", bool(self.tags))
         if self.sample_rate is not None:
-            object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
+            object.__setattr__(self, "sample_rate", as_rate(self.sample_rate))
         check_template(self.filename)
         choices = [each is not None for each in (self.without, self.stems, self.two_stems)]
         if self.without is not None and sum(choices) > 1:
@@ -106,7 +106,7 @@ class FileOptions:
         check_track(self.track)
         if self.track is not None:
             object.__setattr__(self, "track", int(self.track))
-        start, duration = check_excerpt(self.start, self.duration)
+        start, duration = as_excerpt(self.start, self.duration)
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "duration", duration)
 

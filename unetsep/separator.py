@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .config import MAX_ITERATIONS, common_config
-from .dsp.arrays import Signal, as_signal, check_finite, check_rate, regroup
+from .dsp.arrays import Signal, as_rate, as_signal, check_finite, regroup
 from .dsp.passes import MAX_PASSES, SongPass, SongPasses, pass_rates
 from .dsp.segments import SegmentPool
 from .dsp.song_stream import Progress, Selection, SongStream, push_all
@@ -117,12 +117,12 @@ class Separator:
         ]
         self.name = "+".join(self._names)
         self.config = common_config([network.config for network in networks], self.name)
-        self.overlap = self.config.overlap if overlap is None else check_overlap(overlap)
+        self.overlap = self.config.overlap if overlap is None else as_overlap(overlap)
         self.mask_extension = mask_extension
         iterations = self.config.wiener if wiener is None else wiener
-        self.wiener = check_count("wiener", iterations, 0, MAX_ITERATIONS)
+        self.wiener = as_count("wiener", iterations, 0, MAX_ITERATIONS)
         self.gate_db = self.config.gate_db if gate else None
-        self.passes = check_count("passes", passes, 1, MAX_PASSES)
+        self.passes = as_count("passes", passes, 1, MAX_PASSES)
         with device_lock(self.device):
             self._networks = [each.to(self.device) for each in inference]
         # With its index: the default GPU may differ between threads.
@@ -224,7 +224,7 @@ class Separator:
         CancelledError
             If ``progress`` returned False.
         """
-        selection, rate = self.select(stems, two_stems), check_rate(sample_rate)
+        selection, rate = self.select(stems, two_stems), as_rate(sample_rate)
         signal = as_signal(audio)
         if signal.size == 0:
             raise ValueError(f"audio must be (channels, samples) or (samples,), got {signal.shape}")
@@ -276,7 +276,7 @@ class Separator:
         CancelledError
             If ``progress`` returned False.
         """
-        selection, rate = self.select(stems, two_stems), check_rate(sample_rate)
+        selection, rate = self.select(stems, two_stems), as_rate(sample_rate)
         signals = self._checked(blocks, rate)
         first = next(signals, None)
         if first is None:
@@ -408,8 +408,8 @@ def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:
     return models
 
 
-def check_overlap(overlap: float) -> float:
-    """Check the share of a segment that neighbours have in common.
+def as_overlap(overlap: float) -> float:
+    """The share of a segment that neighbours have in common, as a float.
 
     Raises
     ------
@@ -421,8 +421,8 @@ def check_overlap(overlap: float) -> float:
     return float(overlap)
 
 
-def check_count(name: str, count: int, least: int, most: int) -> int:
-    """Check a number of passes or iterations.
+def as_count(name: str, count: int, least: int, most: int) -> int:
+    """A number of passes or iterations as an int.
 
     Raises
     ------

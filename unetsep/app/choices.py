@@ -12,7 +12,7 @@ from .. import drives
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg_program import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS, as_bits, check_choices
-from ..audio.reader import check_excerpt
+from ..audio.reader import as_excerpt
 from ..config import MAX_RATE, MIN_RATE
 from ..errors import WeightsError
 from ..weights import hub
@@ -210,7 +210,7 @@ class JobChoice:
             "sample_rate": _whole_number(fields, "sample_rate", MIN_RATE, MAX_RATE, "Hz"),
             "track": _whole_number(fields, "track", 1, MAX_TRACK),
         }
-        options["start"], options["duration"] = check_excerpt(
+        options["start"], options["duration"] = as_excerpt(
             fields.get("start") or 0.0, fields.get("duration") or None
         )
         return cls(offer, options, passes, flag(fields, "player"))

@@ -74,7 +74,7 @@ class AudioReader:
         duration: float | str | None = None,
         track: int | None = None,
     ) -> None:
-        start, duration = check_excerpt(start, duration)
+        start, duration = as_excerpt(start, duration)
         check_track(track)
         self.path = Path(path)
         self._decoder = _open(self.path, track)
@@ -236,7 +236,7 @@ class AudioReader:
         self.close()
 
 
-def check_excerpt(start: float | str, duration: float | str | None) -> tuple[float, float | None]:
+def as_excerpt(start: float | str, duration: float | str | None) -> tuple[float, float | None]:
     """Start and length of an excerpt in seconds; a length of None reaches to the end.
 
     Raises

@@ -109,7 +109,7 @@ def check_finite(signal: Signal, sample_rate: int, before: int = 0) -> None:
     raise ValueError(f"audio holds {problem}, the first at {(before + first) / sample_rate:.3f} s")
 
 
-def check_rate(sample_rate: float) -> int:
+def as_rate(sample_rate: float) -> int:
     """A sample rate in Hz as an integer.
 
     Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import itertools
@@ -314,6 +315,23 @@ class Separator:
             check_finite(signal, rate, samples)
             samples += signal.shape[-1]
             yield signal
+
+    def with_passes(self, passes: int) -> Separator:
+        """A separator with another number of passes, which shares the model in memory.
+
+        Parameters
+        ----------
+        passes
+            From 1 to 4.
+
+        Raises
+        ------
+        ValueError
+            For another value.
+        """
+        separator = copy.copy(self)
+        separator.passes = as_count("passes", passes, 1, MAX_PASSES)
+        return separator
 
     def open_song(
         self,

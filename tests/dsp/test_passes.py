@@ -127,3 +127,15 @@ def test_one_pass_is_the_signal_path_itself() -> None:
 def test_another_number_of_passes_is_refused(passes: object) -> None:
     with pytest.raises(ValueError, match="passes must be a whole number from 1 to 4"):
         make_separator(passes)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="passes must be a whole number from 1 to 4"):
+        make_separator(1).with_passes(passes)  # type: ignore[arg-type]
+
+
+def test_a_separator_with_other_passes_is_another_one_with_the_same_weights() -> None:
+    once = make_separator(1)
+    twice = once.with_passes(2)
+    assert (once.passes, twice.passes) == (1, 2)
+    assert twice._networks is once._networks
+    mixture, expected = music(1), make_separator(2)
+    for stem, signal in expected.separate(mixture, RATE).items():
+        np.testing.assert_array_equal(twice.separate(mixture, RATE)[stem], signal)

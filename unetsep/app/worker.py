@@ -131,8 +131,7 @@ def separate(
     from ..listen.songs import Song, order_stems
 
     folder = Path(request["folder"])
-    separator = separators.get(request["model"])
-    separator.passes = request["passes"]
+    separator = separators.get(request["model"]).with_passes(request["passes"])
     options = FileOptions(**request["options"])
     names = options.select(separator).names
     (folder / "stems").mkdir()

@@ -22,6 +22,8 @@ LOUDEST = 1e12
 # allocate huge networks or buffers.
 MAX_LEVELS, MAX_FILTERS, MAX_SEGMENT, MAX_N_FFT, MAX_RATE = 10, 4096, 8192, 65_536, 1_000_000
 MAX_ITERATIONS = 100
+# Of numbers that are added in single precision: others would become 0 or infinity there.
+MIN_ADDED, MAX_ADDED = 1e-30, 1e30
 # The highest gate that costs no more than 0.01 dB of SDR on musdb's validation songs.
 GATE_DB = -20.0
 
@@ -197,14 +199,14 @@ class ModelConfig:
             "bins": 0 < self.bins <= self.n_fft // 2 + 1 and self.bins % stride == 0,
             "kernel_size": self.kernel_size % 2 == 1 and 3 <= self.kernel_size <= 31,
             "bin_units": 0 <= self.bin_units <= MAX_FILTERS,
-            "log_floor": self.log_floor > 0,
+            "log_floor": MIN_ADDED <= self.log_floor <= MAX_ADDED,
             "segment_frames": 0 < self.segment_frames <= MAX_SEGMENT
             and self.segment_frames % stride == 0,
             "overlap": 0 <= self.overlap <= 0.5,
             "lead_frames": 0 <= 2 * self.lead_frames <= self.segment_frames,
-            "norm_epsilon": self.norm_epsilon > 0,
+            "norm_epsilon": MIN_ADDED <= self.norm_epsilon <= MAX_ADDED,
             "mask_exponent": self.mask_exponent is None or self.mask_exponent >= 0,
-            "mask_epsilon": self.mask_epsilon > 0,
+            "mask_epsilon": MIN_ADDED <= self.mask_epsilon <= MAX_ADDED,
             "guide": bool(re.fullmatch("[0-9a-f]{64}", self.guide)) and self._guidable
             if self.networks == "guided"
             else not self.guide,

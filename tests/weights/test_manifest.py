@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,7 @@ SOUND = {
     [
         ({"bytes": "abc"}, "bytes of model 'mine' is 'abc', expected a whole number"),
         ({"bytes": True}, "bytes of model 'mine' is True"),
+        ({"bytes": 10**400}, "bytes of model 'mine' is 10+, expected a whole number"),
         ({"name": 5}, "name of model 5 is 5, expected a text"),
         ({"file": 5}, "file of model 'mine' is 5"),
         ({"sha256": None}, "sha256 of model 'mine' is None"),
@@ -130,12 +132,14 @@ SOUND = {
         ({"config": {"guide": []}}, "config.guide of model 'mine'"),
         ({"scores": []}, r"scores of model 'mine' is \[\]"),
         ({"scores": {"sdr": {"vocals": "x"}}}, "scores.sdr.vocals of model 'mine' is 'x'"),
+        ({"scores": {"sdr": {"vocals": -(10**400)}}}, "scores.sdr.vocals of model 'mine' is -10+"),
+        ({"scores": {"sdr": {"vocals": math.nan}}}, "scores.sdr.vocals of model 'mine' is nan"),
         ({"source": "x"}, "source of model 'mine' is 'x'"),
         ({"aliases": "abc"}, "aliases of model 'mine' is 'abc', expected a list"),
         ({"training": {"songs": 5}}, "training.songs of model 'mine' is 5"),
         ({"training": {"valid_songs": [{}]}}, "one of training.valid_songs of model 'mine'"),
     ],
-    ids=lambda value: str(value) if isinstance(value, dict) else "",
+    ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
 )
 def test_a_field_of_a_wrong_type_is_named(
     changes: dict[str, object], named: str, tmp_path: Path

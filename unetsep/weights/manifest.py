@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -178,7 +179,10 @@ _NAMES = {
 def _expect(kind: type, value: Any, place: str) -> Any:
     """Check the type of a part of a manifest, which anyone may have edited; returns the part."""
     kinds = (int, float) if kind is float else kind
-    if not isinstance(value, kinds) or isinstance(value, bool):
+    right = isinstance(value, kinds) and not isinstance(value, bool)
+    if right and isinstance(value, (int, float)):  # no NaN, and no whole number beyond floats
+        right = abs(value) <= sys.float_info.max
+    if not right:
         raise ValueError(f"{place} is {repr(value)[:60]}, expected {_NAMES[kind]}")
     return value
 

@@ -111,6 +111,13 @@ def test_the_name_of_a_folder_selects_one_of_several_checkpoints(tmp_path):
             read_bundle(path)
 
 
+def test_a_member_of_a_zip_archive_without_a_name_does_no_harm(tmp_path):
+    path = pack(tmp_path / "a.zip", FILES)
+    with zipfile.ZipFile(path, "a") as wheel:
+        wheel.writestr(zipfile.ZipInfo(""), b"x")
+    assert read_bundle(path) == read_bundle(FIXTURE)
+
+
 @pytest.mark.parametrize("name", ["../model.index", "/model.index", "C:model.index"])
 def test_a_zip_archive_that_leads_out_of_its_folder_is_refused(tmp_path, name):
     with pytest.raises(WeightsError, match="leads out of it"):

@@ -301,6 +301,17 @@ def test_weights_that_are_nan_are_refused(monkeypatch):
         build(read_bundle(FIXTURE / "2stems"))
 
 
+def test_variances_below_zero_are_refused(monkeypatch):
+    """The imported model could not be loaded."""
+
+    def read(name, entry, _):
+        return np.full(entry.shape, -1.0 if "variance" in name else 1.0, np.float32)
+
+    monkeypatch.setattr(spleeter, "read_tensor", read)
+    with pytest.raises(WeightsError, match="moving_variance' of the checkpoint holds variances"):
+        build(read_bundle(FIXTURE / "2stems"))
+
+
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path / "file" / "in"))

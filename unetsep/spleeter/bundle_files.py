@@ -175,7 +175,9 @@ def _zip(source: Path) -> Iterator[_Folders]:
             kind = stat.S_IFMT(member.external_attr >> 16)
             regular = kind in (0, stat.S_IFREG, stat.S_IFDIR)
             file = _File(member.file_size, functools.partial(archive.read, member))
-            members.add(member.filename, file, regular=regular, is_folder=member.is_dir())
+            # Before Python 3.12 `member.is_dir()` fails for an empty name.
+            is_folder = member.filename.endswith("/")
+            members.add(member.filename, file, regular=regular, is_folder=is_folder)
         yield members.folders
 
 

@@ -164,6 +164,8 @@ def build(files: BundleFiles, bins: int = 1024) -> PerStem:
             tensor = torch.cat(list(reversed(tensor.chunk(2))))
         if not tensor.isfinite().all():
             raise WeightsError(f"tensor {variable!r} of the checkpoint holds NaN or infinity")
+        if target.endswith("running_var") and (tensor < 0).any():
+            raise WeightsError(f"tensor {variable!r} of the checkpoint holds variances below zero")
         state[target] = tensor
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)

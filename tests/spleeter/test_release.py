@@ -186,6 +186,23 @@ def test_a_complete_download_is_not_repeated(server: Server, home: Path) -> None
     assert run("spleeter-2stems", "--url", server.address).exit_code == 0
 
 
+def test_a_server_that_refuses_the_first_byte_is_named(server: Server) -> None:
+    server.files["/2stems.tar.gz"] = b""
+    result = run("spleeter-2stems", "--url", server.address)
+    assert result.exit_code == 1
+    assert "could not be downloaded: HTTP status 416; check the connection" in result.output
+
+
+def test_nothing_is_kept_of_a_file_that_is_too_large(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "MAX_BYTES", 1000)
+    result = run("spleeter-2stems", "--url", server.address)
+    assert result.exit_code == 1
+    assert "it sends more than any model of Spleeter has; check the connection" in result.output
+    assert not (home / "downloads" / "2stems.tar.gz.part").stat().st_size
+
+
 def test_an_archive_is_downloaded_by_one_process_at_a_time(
     server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,9 +152,9 @@ def _fetch(url: str, partial: Path, progress: DownloadProgress | None) -> None:
         response: HTTPResponse = urllib.request.build_opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code != 416:  # the partial file is complete
+        if error.code != 416 or not received:
             raise
-        return
+        return  # the partial file is complete
     with response, partial.open("ab") as file:
         if response.status != 206:  # the server sends the whole file
             file.truncate(0)
@@ -175,6 +175,7 @@ def _copy(
         file.write(block)
         received += len(block)
         if received > MAX_BYTES:
+            file.truncate(0)  # there is nothing to resume
             raise EOFError("it sends more than any model of Spleeter has")
         if progress is not None:
             progress(received, total)

@@ -30,10 +30,18 @@ def complete(words: str) -> list[str]:
         ("unetsep separate --format stem", ["plain,stem.mp4"]),
         ("unetsep separate song", ["file,song"]),
         ("unetsep separate --model ./runs/x", ["file,./runs/x"]),
+        ("unetsep export-onnx gui", ["plain,guided"]),
+        ("unetsep average fast ./runs/x", ["file,./runs/x"]),
     ],
 )
 def test_commands_options_and_values_are_offered(words, expected):
     assert complete(words) == expected
+
+
+def test_a_damaged_list_of_the_users_models_hides_no_published_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
+    (tmp_path / "models.json").write_text("{")
+    assert complete("unetsep separate --model gui") == ["plain,guided"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

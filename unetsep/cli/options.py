@@ -71,9 +71,14 @@ def complete_model(_: click.Context, __: click.Parameter, prefix: str) -> list[A
     """Complete names of models, or files, in the shell."""
     from click.shell_completion import CompletionItem
 
-    from ..weights.manifest import all_models
+    from ..errors import UnetsepError
+    from ..weights.manifest import all_models, manifest
 
-    names = [name for name in all_models().checkpoints if name.startswith(prefix)]
+    try:
+        models = all_models()
+    except UnetsepError:  # a damaged manifest of the user's does not hide the published models
+        models = manifest()
+    names = [name for name in models.checkpoints if name.startswith(prefix)]
     return [CompletionItem(name) for name in names] or [CompletionItem(prefix, type="file")]
 
 
@@ -872,7 +877,9 @@ def export(**options: Any) -> None:
 
 
 @click.command(cls=ExtraCommand, extra="train")
-@click.argument("models", nargs=-1, required=True, metavar="NAME|PATH...")
+@click.argument(
+    "models", nargs=-1, required=True, metavar="NAME|PATH...", shell_complete=complete_model
+)
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 def average(**options: Any) -> None:
     """Average the weights of several checkpoints.
@@ -917,7 +924,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 @click.command("export-onnx", cls=ExtraCommand, extra="onnx")
-@click.argument("model", metavar="NAME|PATH")
+@click.argument("model", metavar="NAME|PATH", shell_complete=complete_model)
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def export_onnx(**options: Any) -> None:

@@ -137,6 +137,14 @@ def test_a_variance_below_zero_is_refused(file: Path) -> None:
         build_network(alter(file, encoder__0__1__running_var=variance), "x")
 
 
+def test_a_deviation_of_zero_is_refused(file: Path) -> None:
+    """Its stems would be NaN."""
+    deviations = torch.ones(SMALL.bins)
+    deviations[-1] = 0
+    with pytest.raises(WeightsError, match="'input_std' holds deviations of zero or less"):
+        build_network(alter(file, input_std=deviations), "x")
+
+
 def test_a_config_too_large_for_its_weights_is_refused(file: Path) -> None:
     absurd = dataclasses.replace(SMALL, filters=(4096, 4096)).to_json()
     content = save(load(file.read_bytes()), metadata={"config": absurd})

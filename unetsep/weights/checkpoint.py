@@ -93,6 +93,8 @@ def _full(tensor: Tensor, name: str, label: str) -> Tensor:
         )
     if name.endswith("running_var") and (full < 0).any():
         raise WeightsError(f"{label} is damaged: tensor {name!r} holds variances below zero")
+    if name.endswith("input_std") and (full <= 0).any():  # it divides
+        raise WeightsError(f"{label} is damaged: tensor {name!r} holds deviations of zero or less")
     return full
 
 

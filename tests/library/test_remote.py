@@ -465,12 +465,26 @@ def test_a_song_missing_on_a_server_does_not_stop_others(memory, run, tmp_path, 
     assert len(stems_here(tmp_path / "out")) == 8
 
 
-def test_a_page_of_links_is_searched_as_a_folder(memory, run, tmp_path):
+@pytest.mark.parametrize("user", ["", "me:word@"])
+def test_a_page_of_links_is_searched_as_a_folder(memory, run, tmp_path, user):
     write(tmp_path / "in/a.wav")
     write(tmp_path / "in/disc 1/b.wav")
     with serve(tmp_path / "in") as (url, _):
-        assert run(f"{url}/", "-o", tmp_path / "out").exit_code == 0
+        url = url.replace("://", f"://{user}")
+        result = run(f"{url}/", "-o", tmp_path / "out")
+    assert result.exit_code == 0
     assert {name.rpartition("/")[0] for name in stems_here(tmp_path / "out")} == {"a", "disc 1/b"}
+    (log,) = (tmp_path / "out").glob("*.jsonl")
+    assert "word" not in result.stderr + log.read_text()
+
+
+def test_songs_of_a_page_that_names_them_by_https_have_their_own_names(tmp_path):
+    page = tmp_path / "in/index.html"
+    page.parent.mkdir()
+    with serve(tmp_path) as (url, _), Spool(None) as spool:
+        page.write_text(f'<a href="{url.replace("http:", "https:")}/in/disc%201/b.wav">b</a>')
+        (song,) = spool.find([f"{url}/in/"], tmp_path / "out", print)
+    assert song.track == "disc 1/b"
 
 
 def test_failed_songs_of_a_bucket_are_retried_by_the_log_beside_its_stems(memory, run, tmp_path):

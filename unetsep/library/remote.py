@@ -309,14 +309,15 @@ class Spool:
             If there are none.
         """
         lists_urls = store.scheme in READ_ONLY  # and with encoded letters
-        root = unquote(store.url) if lists_urls else store.root
+        root = unquote(_web_path(store.root)) if lists_urls else store.root
         paths = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
         outputs = _outputs(store, paths) if store.place_in(stems) is not None else set()
         stems_folder = stems.place_in(store)
         excluded = f"{store.at(stems_folder)}/" if stems_folder else None
         songs = []
         for path in paths:
-            relative = (unquote(path) if lists_urls else path).removeprefix(root).removeprefix("/")
+            listed = unquote(_web_path(path)) if lists_urls else path
+            relative = listed.removeprefix(root).removeprefix("/")
             song_url = path if lists_urls else url_below(url, relative)
             inner = relative.strip("/")
             if path in outputs or (excluded and path.startswith(excluded)):
@@ -456,6 +457,11 @@ class RemoteLog(RunLog):
             seconds = time.monotonic() - start
             self._next_upload = start + seconds + max(LOG_EVERY, seconds / LOG_SHARE)
         return None
+
+
+def _web_path(url: str) -> str:
+    """What follows the server in a URL; a page at http:// may list files at https://."""
+    return url.partition("://")[2].partition("/")[2]
 
 
 def _outputs(store: Store, paths: Iterable[str]) -> set[str]:

@@ -68,6 +68,24 @@ def test_an_error_without_a_message_is_named_by_its_class():
         store.retry("a", "read", circle)
 
 
+def test_a_server_that_closes_its_connections_is_no_missing_file(tmp_path, monkeypatch):
+    class Closing(Quiet):
+        seen = 0
+
+        def parse_request(self) -> bool:
+            Closing.seen += 1
+            self.close_connection = True
+            return Closing.seen > 2 and super().parse_request()
+
+    monkeypatch.setattr("unetsep.library.store.PAUSE", 0.0)
+    (tmp_path / "song.wav").write_bytes(b"RIFF")
+    with serving(functools.partial(Closing, directory=str(tmp_path))) as address:
+        assert Store(f"{address}/song.wav").info()["size"] == 4
+        Closing.seen = -100
+        with pytest.raises(TransferError, match=r"song\.wav could not be looked up: .+"):
+            Store(f"{address}/song.wav").info()
+
+
 def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes(monkeypatch):
     assert public_url("https://me:word@x.org/a%20b.wav?sig=1#2") == "https://x.org/a%20b.wav"
     assert public_url("sftp://me:word@x.org/Why? #1.wav") == "sftp://x.org/Why? #1.wav"

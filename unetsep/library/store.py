@@ -62,9 +62,19 @@ def _true_cause(error: Exception) -> Exception:
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
         status = getattr(cause, "status", None)
-        if isinstance(cause, OSError) or (status is not None and status not in ABSENT_STATUS):
+        of_connection = status is not None or isinstance(cause, _connection_errors())
+        if of_connection and status not in ABSENT_STATUS:
             return cause
     return error
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """Errors of servers and connections to them."""
+    try:
+        from aiohttp import ClientError
+    except ImportError:  # needed by web servers alone
+        return (OSError,)
+    return (OSError, ClientError)
 
 
 class UrlPath(_Path):

@@ -76,6 +76,15 @@ def test_an_unfinished_line_does_not_damage_the_next_one(tmp_path):
     assert len(path.read_bytes().splitlines()) == 4
 
 
+def test_an_unfinished_line_of_another_run_at_the_same_time_does_not_damage_the_next_one(tmp_path):
+    log = RunLog(tmp_path / "a")
+    log.write(line("/x", "error", "1"))
+    with log.path.open("ab") as file:
+        file.write(b'{"schema": 1, "pa')
+    log.write(line("/y", "error", "2"))
+    assert [each["path"] for each in read_log(log.path)] == ["/x", "/y"]
+
+
 @pytest.mark.parametrize("name", ["path", "source", "track", "status", "ended", "reports"])
 @pytest.mark.parametrize(
     "change", [lambda line, name: line.pop(name), lambda line, name: line.update({name: 5})]

@@ -44,7 +44,8 @@ def log_path(folder: Path) -> Path:
 class RunLog:
     """A log that is being written; lines of earlier runs stay at the start of the file.
 
-    A line that another run left unfinished is ended first, so that the next one stays readable.
+    A line that another run left unfinished is ended first, so that the next one stays readable;
+    several runs may write one log at the same time.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ class RunLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # ASCII: names of files may hold bytes that fit no encoding.
             text = json.dumps(line).encode("ascii") + b"\n"
-            if not self.lines and _ends_within_line(self.path):
+            if _ends_within_line(self.path):
                 text = b"\n" + text
             with self.path.open("ab") as file:
                 file.write(text)

@@ -23,6 +23,7 @@ import fsspec
 import pytest
 import soundfile
 from click.testing import Result
+from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
@@ -485,6 +486,30 @@ def test_songs_of_a_page_that_names_them_by_https_have_their_own_names(tmp_path)
         page.write_text(f'<a href="{url.replace("http:", "https:")}/in/disc%201/b.wav">b</a>')
         (song,) = spool.find([f"{url}/in/"], tmp_path / "out", print)
     assert song.track == "disc 1/b"
+
+
+def test_no_song_of_a_web_folder_is_lost_or_searched_in_circles(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PAUSE", 0.0)
+    links = ["./", "../../", "?dir=/", "no/", "b.wav", "./cd%201/a.wav", "cd%202/a.wav", "cd%203/"]
+    for folder, names in (("in", links), ("in/cd 3", ["a.wav", "../", "../../"])):
+        (tmp_path / folder).mkdir()
+        page = "".join(f'<a href="{name}">x</a>' for name in names)
+        (tmp_path / folder / "index.html").write_text(page)
+    timed_out = [True]
+    list_page = HTTPFileSystem._ls
+
+    async def listing(self, url, **options):
+        if "cd%203" in url and timed_out:
+            timed_out.pop()
+            raise TimeoutError
+        return await list_page(self, url, **options)
+
+    monkeypatch.setattr(HTTPFileSystem, "_ls", listing)
+    with serve(tmp_path) as (url, _), Spool(None) as spool:
+        songs = spool.find([f"{url}/in/"], tmp_path / "out", lambda _: None)
+        assert [song.track for song in songs] == ["b", "cd 1/a", "cd 2/a", "cd 3/a"]
+        (missing,) = spool.find([f"{url}/no/"], tmp_path / "out", print)
+    assert str(missing.error).endswith("/no does not exist")
 
 
 def test_failed_songs_of_a_bucket_are_retried_by_the_log_beside_its_stems(memory, run, tmp_path):

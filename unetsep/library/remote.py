@@ -47,6 +47,7 @@ from .store import (
     split_url,
     url_below,
     version_of,
+    web_path,
 )
 
 # Number of records that are read at the same time.
@@ -309,14 +310,14 @@ class Spool:
             If there are none.
         """
         lists_urls = store.scheme in READ_ONLY  # and with encoded letters
-        root = unquote(_web_path(store.root)) if lists_urls else store.root
-        paths = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
+        root = unquote(web_path(store.root)) if lists_urls else store.root
+        paths = sorted(store.files_below())
         outputs = _outputs(store, paths) if store.place_in(stems) is not None else set()
         stems_folder = stems.place_in(store)
         excluded = f"{store.at(stems_folder)}/" if stems_folder else None
         songs = []
         for path in paths:
-            listed = unquote(_web_path(path)) if lists_urls else path
+            listed = unquote(web_path(path)) if lists_urls else path
             relative = listed.removeprefix(root).removeprefix("/")
             song_url = path if lists_urls else url_below(url, relative)
             inner = relative.strip("/")
@@ -457,11 +458,6 @@ class RemoteLog(RunLog):
             seconds = time.monotonic() - start
             self._next_upload = start + seconds + max(LOG_EVERY, seconds / LOG_SHARE)
         return None
-
-
-def _web_path(url: str) -> str:
-    """What follows the server in a URL; a page at http:// may list files at https://."""
-    return url.partition("://")[2].partition("/")[2]
 
 
 def _outputs(store: Store, paths: Iterable[str]) -> set[str]:

@@ -132,6 +132,11 @@ def public_url(url: str) -> str:
     return f"{scheme}://{place.rpartition('@')[2]}{path}"
 
 
+def web_path(url: str) -> str:
+    """What follows the server in a URL; a page at http:// may list files at https://."""
+    return url.partition("://")[2].partition("/")[2]
+
+
 def last_name(url: str) -> str:
     """The last part of a URL's path, decoded; for the top of an archive the archive's name."""
     scheme, place, path = split_url(url)
@@ -296,6 +301,35 @@ class Store:
         except AbsentError:
             return {}
         return {PurePosixPath(e["name"]).name: e for e in entries if e["type"] != "directory"}
+
+    def files_below(self) -> list[str]:
+        """Paths, or URLs, of all files in the folder and those below."""
+        if self.scheme not in READ_ONLY:
+            return list(self.retry("", "listed", lambda: self.files.find(f"{self.root}/")))
+        # Not fsspec's `find`: it omits pages that time out, and files that have one name in two
+        # folders to which a page links; links to ./ and ../../ lead it in circles.
+        files, searched, folders = set(), set(), [f"{self.root}/"]
+        while folders:
+            folder = folders.pop()
+            searched.add(folder)
+            for link in self._links(folder):
+                parts = link.split("/")
+                url = "/".join(part for part in parts if part != ".")
+                if not url.endswith("/") or "?" in url or "#" in url:
+                    files.add(url)
+                elif ".." not in parts and url not in searched:
+                    folders.append(url)
+        return list(files)
+
+    def _links(self, folder: str) -> list[str]:
+        """URLs to which the page of a folder on a web server links; none if it does not exist."""
+        name = web_path(folder).removeprefix(web_path(self.root)).strip("/")
+        try:
+            return list(self.retry(name, "listed", lambda: self.files.ls(folder, detail=False)))
+        except AbsentError:
+            if name:
+                return []
+            raise
 
     def fetch(self, path: Path, info: Mapping[str, Any]) -> None:
         """Download the file at the URL, and compare it with the store's size and checksum."""

@@ -41,7 +41,7 @@ STAGES = {
     "network": ["separator:Separator.estimate"],
     "gate": ["separator:gate_"],
     "filter": ["dsp.wiener:WienerFilter._refined"],
-    "masks": ["dsp.passes:SongPass._advance"],
+    "masks": ["dsp.signal_path:SongPass._advance"],
     "inverse STFT": ["dsp.spectrogram:StreamingISTFT.push"],
     "encode and write": [
         "dsp.transfer:pack",
@@ -54,7 +54,7 @@ STAGES = {
 # Places of a stage in older checkouts, with which this one may be compared.
 OLD_PLACES = {
     "gate": ["separator:gated"],
-    "masks": ["dsp.song_stream:SongStream._advance"],
+    "masks": ["dsp.passes:SongPass._advance", "dsp.song_stream:SongStream._advance"],
 }
 spent: dict[str, float] = defaultdict(float)
 local = threading.local()

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from .config import MAX_ITERATIONS, common_config
 from .dsp.arrays import Signal, as_rate, as_signal, check_finite, regroup
-from .dsp.passes import MAX_PASSES, SongPass, SongPasses, pass_rates
+from .dsp.passes import MAX_PASSES, SongPasses, pass_rates
 from .dsp.segments import SegmentPool
+from .dsp.signal_path import SongPass
 from .dsp.song_stream import Progress, Selection, SongStream, push_all
 from .dsp.spectrogram import magnitudes
 from .dsp.threads import OwnThread

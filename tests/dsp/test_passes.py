@@ -6,8 +6,9 @@ import torch
 
 from tests.signals import RATE, music
 from unetsep.config import ModelConfig
-from unetsep.dsp.passes import MAX_PASSES, SongPass, pass_rates
+from unetsep.dsp.passes import MAX_PASSES, pass_rates
 from unetsep.dsp.segments import SegmentPool
+from unetsep.dsp.signal_path import SongPass
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 

@@ -17,7 +17,7 @@ from tests.signals import music, white_noise
 from unetsep.audio.writers import quantize
 from unetsep.config import ModelConfig
 from unetsep.dsp import transfer
-from unetsep.dsp.passes import SongPass
+from unetsep.dsp.signal_path import SongPass
 from unetsep.dsp.spectrogram import hann
 from unetsep.dsp.transfer import Download, Link, StemBlock, pack
 from unetsep.files import FileOptions, separate_file

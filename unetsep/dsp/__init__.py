@@ -8,5 +8,6 @@ wiener       multichannel Wiener filter over the stems
 threads      threads with their own torch settings, which leave the host's alone
 transfer     upload to a GPU and download; stems as 16-bit integers
 song_stream  a song as a stream of blocks through one or more models
-passes       the whole path of one song: blocks in, stems out; several passes averaged
+signal_path  the whole path of one song: blocks in, stems out
+passes       several passes of one song at other pitches, averaged
 """

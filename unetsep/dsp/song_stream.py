@@ -175,7 +175,7 @@ def _computing(songs: Sequence[SongStream]) -> Iterator[Callable[[Callable[[], S
 
 
 class SongStream:
-    """A song on its way through a model; push blocks, then finish.
+    """What a program pushes blocks into; subclasses process them.
 
     Parameters
     ----------

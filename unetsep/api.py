@@ -19,8 +19,8 @@ from .dsp.song_stream import Progress
 from .errors import AudioError, UnetsepError
 from .files import (
     FileOptions,
-    OpenSink,
     SeparationReport,
+    SinkOpener,
     StemArrays,
     name_stems,
     separate_to_arrays,
@@ -298,7 +298,7 @@ def _to_both(
     blocks: list[Signal] = []
     (part,) = job.parts
 
-    def both(files: OpenSink) -> OpenSink:
+    def both(files: SinkOpener) -> SinkOpener:
         return lambda output, info: StemArrays(blocks, files(output, info))
 
     while True:

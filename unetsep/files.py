@@ -226,7 +226,7 @@ class Sink(Protocol):
 
 
 # Opens a sink once the input's format and that of its stems are known.
-OpenSink = Callable[[OutputFormat, AudioInfo], Sink]
+SinkOpener = Callable[[OutputFormat, AudioInfo], Sink]
 
 
 class StemArrays:
@@ -299,13 +299,13 @@ def separate_file(
     CancelledError
         If ``progress`` returned False; no file is left.
     """
-    sinks = [
+    openers = [
         functools.partial(
             StemFiles, paths, names=options.select(each).names, overwrite=options.overwrite
         )
         for each, paths in zip(separators, targets, strict=True)
     ]
-    return separate_into(path, separators, sinks, options, progress)
+    return separate_into(path, separators, openers, options, progress)
 
 
 def separate_to_arrays(
@@ -322,8 +322,8 @@ def separate_to_arrays(
     """
     options = replace(options, tags=False)  # arrays have none
     blocks: list[Signal] = []
-    sinks = [lambda _output, _info: StemArrays(blocks)]
-    (report,) = separate_into(path, [separator], sinks, options, progress)
+    openers = [lambda _output, _info: StemArrays(blocks)]
+    (report,) = separate_into(path, [separator], openers, options, progress)
     return name_stems(separator, options, blocks), report
 
 
@@ -392,7 +392,7 @@ def format_for(reader: AudioReader | ResampledReader, options: FileOptions) -> O
 def separate_into(
     path: Path,
     separators: Sequence[Separator],
-    sinks: Sequence[OpenSink],
+    openers: Sequence[SinkOpener],
     options: FileOptions,
     progress: Progress | None = None,
     pool: SegmentPool | None = None,
@@ -409,10 +409,10 @@ def separate_into(
         output = format_for(reader, options)
         tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
         info = replace(reader.info, tags=tags, time_reference=reader.time_reference)
-        open_sinks = [stack.enter_context(open_sink(output, info)) for open_sink in sinks]
-        models = list(zip(separators, selections, open_sinks, strict=True))
+        sinks = [stack.enter_context(opener(output, info)) for opener in openers]
+        models = list(zip(separators, selections, sinks, strict=True))
         samples = _push(reader, models, progress, pool)
-        gains = [sink.commit() for sink in open_sinks]
+        gains = [sink.commit() for sink in sinks]
     elapsed = time.perf_counter() - start
     rate = reader.info.sample_rate
     shared = SeparationReport(

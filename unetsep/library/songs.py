@@ -17,8 +17,8 @@ from ..dsp.song_stream import Progress, check_progress
 from ..errors import NO_THREADS, AudioError, UnetsepError, is_out_of_memory, is_out_of_threads
 from ..files import (
     FileOptions,
-    OpenSink,
     SeparationReport,
+    SinkOpener,
     format_for,
     open_excerpt,
     separate_into,
@@ -224,7 +224,7 @@ def separate_or_raise(
     job: Job,
     options: FileOptions,
     progress: Progress | None = None,
-    around: Callable[[OpenSink], OpenSink] | None = None,
+    around: Callable[[SinkOpener], SinkOpener] | None = None,
 ) -> list[SeparationReport]:
     """Separate one song as `separate_song` does, for callers who want errors as exceptions.
 
@@ -330,7 +330,7 @@ def _separate(
     options: FileOptions,
     progress: Progress | None,
     shared: Shared,
-    around: Callable[[OpenSink], OpenSink] | None = None,
+    around: Callable[[SinkOpener], SinkOpener] | None = None,
 ) -> list[SeparationReport]:
     """Claim a song, compare its stems again, and separate it."""
     skipped, todo = _decide(job, job.input_file(), options)
@@ -348,7 +348,7 @@ def _separate(
         if not todo:
             return skipped
         shared.tidy(job)
-        sinks: list[OpenSink] = [
+        openers: list[SinkOpener] = [
             functools.partial(
                 RecordedStems,
                 part.targets,
@@ -363,11 +363,11 @@ def _separate(
             for part, finding in todo
         ]
         if around:
-            sinks = [around(open_sink) for open_sink in sinks]
+            openers = [around(opener) for opener in openers]
         models = [part.separator for part, _ in todo]
         watched = shared.watch(progress)
         path, pool = input_file.fetch(), shared.pool
-        return skipped + separate_into(path, models, sinks, options, watched, pool)
+        return skipped + separate_into(path, models, openers, options, watched, pool)
 
 
 def _decide(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -406,16 +406,16 @@ def separate_into(
     selections = [options.select(separator) for separator in separators]
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_excerpt(path, options))
-        output = format_for(reader, options)
+        output_format = format_for(reader, options)
         tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
         info = replace(reader.info, tags=tags, time_reference=reader.time_reference)
-        sinks = [stack.enter_context(opener(output, info)) for opener in openers]
-        models = list(zip(separators, selections, sinks, strict=True))
-        samples = _push(reader, models, progress, pool)
+        sinks = [stack.enter_context(opener(output_format, info)) for opener in openers]
+        outputs = [_ModelOutput(*each) for each in zip(separators, selections, sinks, strict=True)]
+        samples = _stream_song(reader, outputs, progress, pool)
         gains = [sink.commit() for sink in sinks]
     elapsed = time.perf_counter() - start
     rate = reader.info.sample_rate
-    shared = SeparationReport(
+    common = SeparationReport(
         source=path,
         model="",
         status="ok",
@@ -424,46 +424,55 @@ def separate_into(
         seconds=round(samples / rate, 3),
         elapsed=round(elapsed, 3),
         speed=round(samples / rate / elapsed, 2),
-        warnings=(*reader.warnings, *info.tags.warnings, *speaker_warnings(path, output, info)),
+        warnings=(
+            *reader.warnings,
+            *info.tags.warnings,
+            *speaker_warnings(path, output_format, info),
+        ),
     )
     return [
         replace(
-            shared,
+            common,
             model=separator.name,
             stems=dict(zip(selection.names, sink.paths, strict=True)) if sink.paths else {},
             gain_db=round(float(20 * np.log10(gain)), 3),
             device=separator.device.type,
             precision=separator.precision,
         )
-        for (separator, selection, sink), gain in zip(models, gains, strict=True)
+        for (separator, selection, sink), gain in zip(outputs, gains, strict=True)
     ]
 
 
-def _push(
+class _ModelOutput(NamedTuple):
+    """A model, its selected stems, and where they go."""
+
+    separator: Separator
+    selection: Selection
+    sink: Sink
+
+
+def _stream_song(
     reader: AudioReader | ResampledReader,
-    models: Sequence[tuple[Separator, Selection, Sink]],
+    outputs: Sequence[_ModelOutput],
     progress: Progress | None,
-    shared: SegmentPool | None,
+    run_pool: SegmentPool | None,
 ) -> int:
     """Stream a file through all models into their sinks; returns the samples of each stem."""
     rate, channels = reader.info.sample_rate, reader.info.channels
     total = None if reader.frames is None else reader.frames / rate
     samples = 0
-    block_samples = max(separator.block_samples(rate) for separator, _, _ in models)
+    block_samples = max(each.separator.block_samples(rate) for each in outputs)
     with contextlib.ExitStack() as stack:
-        pool = shared or stack.enter_context(segment_pool(models[0][0].device))
-        songs = [
-            separator.open_song(rate, channels, selection, pool)
-            for separator, selection, _ in models
-        ]
+        pool = run_pool or stack.enter_context(segment_pool(outputs[0].separator.device))
+        songs = [each.separator.open_song(rate, channels, each.selection, pool) for each in outputs]
         writer = stack.enter_context(BackgroundWriter())
         blocks = stack.enter_context(ReadAhead(reader.blocks(block_samples)))
         label = f"{reader.path}: "
-        integers = [sink.write_integers is not None for _, _, sink in models]
+        integers = [each.sink.write_integers is not None for each in outputs]
         for stems in push_all(songs, blocks, rate, total, progress, label, integers):
-            for (_, _, sink), block in zip(models, stems, strict=True):
+            for output, block in zip(outputs, stems, strict=True):
                 if block.samples:
-                    writer.call(_write, sink, block)
+                    writer.call(_write, output.sink, block)
             samples += stems[0].samples
     return samples
 

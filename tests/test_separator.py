@@ -619,13 +619,13 @@ def test_small_blocks_of_a_stream_take_no_more_steps_than_large_ones(
 ) -> None:
     """Work is counted, not timed: how often the signal path is called."""
     pushed = []
-    send = SongStream._send
+    push_block = SongStream._push_block
 
     def counted(song: SongStream, part: np.ndarray, *, integers: bool) -> StemBlock:
         pushed.append(part.shape[1])
-        return send(song, part, integers=integers)
+        return push_block(song, part, integers=integers)
 
-    monkeypatch.setattr(SongStream, "_send", counted)
+    monkeypatch.setattr(SongStream, "_push_block", counted)
     mixture = music(200_000 / RATE)
     pieces = (mixture[:, at : at + block] for at in range(0, 200_000, block))
     parts = list(separator.stream(pieces, 44_100))
@@ -689,8 +689,8 @@ def test_songs_on_a_gpu_are_computed_without_its_autocast(
 
     song = separator.open_song(RATE, 2, separator.select())
     song.device = torch.device("cuda")
-    monkeypatch.setattr(song, "_push", noted)
-    monkeypatch.setattr(song, "_finish", noted)
+    monkeypatch.setattr(song, "_process", noted)
+    monkeypatch.setattr(song, "_process_rest", noted)
     torch.set_autocast_enabled("cuda", True)
     try:
         song.push(music(1))

@@ -83,7 +83,7 @@ def test_blocks_and_threads_do_not_matter() -> None:
 def test_integers_are_rounded_once_after_the_mean() -> None:
     mixture, separator = music(3) * 0.25, make_separator(2)
     song = separator.open_song(RATE, 2, separator.select())
-    blocks = [song._send(mixture, integers=True), song._end(integers=True)]
+    blocks = [song._push_block(mixture, integers=True), song._finish_block(integers=True)]
     found = np.concatenate([block.integers() for block in blocks if block.samples], axis=1)
     stems = np.stack(list(separator.separate(mixture, RATE).values()))
     # Half a step, and the difference of floats between other blocks.

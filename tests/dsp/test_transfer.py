@@ -139,8 +139,8 @@ def test_a_block_is_uploaded_once_and_downloaded_once(model, wiener, integers, c
     size = separator.block_samples(RATE)
     blocks = [white_noise(size, seed=seed) for seed in range(count)]
     with Crossings() as crossings:
-        out = [song._send(block, integers=integers) for block in blocks]
-        out.append(song._end(integers=integers))
+        out = [song._push_block(block, integers=integers) for block in blocks]
+        out.append(song._finish_block(integers=integers))
     assert link.uploads == len(blocks)
     assert len(crossings.names) == len(blocks)
     assert all(name.startswith("aten.to.") for name in crossings.names)
@@ -329,8 +329,8 @@ def test_no_stream_reads_unwritten_memory_or_writes_memory_being_read(
     song._link._streams = transfer.Streams(META)
     size = separator.block_samples(rate)
     with StreamOrder(cuda) as order:
-        blocks = [song._send(white_noise(size), integers=integers) for _ in range(12)]
-        blocks.append(song._end(integers=integers))
+        blocks = [song._push_block(white_noise(size), integers=integers) for _ in range(12)]
+        blocks.append(song._finish_block(integers=integers))
     assert sum(block.samples for block in blocks) == 12 * size
     assert order.problems == []
     assert cuda.kept == order.shared() != set()

@@ -54,11 +54,11 @@ class SongPasses(SongStream):
         self._passes = passes
         self._ready: list[Queue[Tensor]] = [Queue() for _ in passes]
 
-    def _push(self, block: Signal) -> Tensor:
-        return self._mean(lambda song: song._push(block))
+    def _process(self, block: Signal) -> Tensor:
+        return self._mean(lambda song: song._process(block))
 
-    def _finish(self) -> Tensor:
-        return self._mean(lambda song: song._finish())
+    def _process_rest(self) -> Tensor:
+        return self._mean(lambda song: song._process_rest())
 
     def _mean(self, compute: Callable[[SongPass], Tensor]) -> Tensor:
         """Mean of the stems that all passes have ready, after ``compute`` for each."""

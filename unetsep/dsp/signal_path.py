@@ -110,7 +110,7 @@ class SongPass(SongStream):
         self._out: Queue[Tensor] = Queue()  # (stems times channels, samples)
         self._samples_in = self._samples_out = self._inner_samples_in = 0
 
-    def _push(self, block: Signal) -> Tensor:
+    def _process(self, block: Signal) -> Tensor:
         self._samples_in += block.shape[-1]
         if not self._resamples:
             uploaded = self._link.upload(block)
@@ -125,7 +125,7 @@ class SongPass(SongStream):
             self._residual.push(block, inner)
         return self._advance(self._link.upload(inner))
 
-    def _finish(self) -> Tensor:
+    def _process_rest(self) -> Tensor:
         if self._samples_in == 0 or not self._resamples:
             return self._advance(None, last=self._samples_in > 0)
         empty = np.zeros((self.channels, 0), np.float32)

@@ -152,11 +152,11 @@ def push_all(
     outputs = list(zip(songs, integers or [False] * len(songs), strict=True))
     with _computing(songs) as call:
         for block in blocks:
-            yield call(lambda: [song._send(block, integers=each) for song, each in outputs])  # noqa: B023
+            yield call(lambda: [song._push_block(block, integers=each) for song, each in outputs])  # noqa: B023
             samples += block.shape[-1]
             if progress is not None and _cancels(progress(samples / sample_rate, total)):
                 raise CancelledError(f"{label}separation was cancelled")
-        yield call(lambda: [song._end(integers=each) for song, each in outputs])
+        yield call(lambda: [song._finish_block(integers=each) for song, each in outputs])
 
 
 Stems = list[StemBlock]
@@ -193,14 +193,14 @@ class SongStream:
 
     def push(self, block: Signal) -> Signal:
         """Push ``(channels, samples)``; return ready ``(stems, channels, samples)``, maybe none."""
-        return self._send(as_signal(block).copy()).floats()
+        return self._push_block(as_signal(block).copy()).floats()
 
     def finish(self) -> Signal:
         """The rest of the stems; in total they are as long as the pushed blocks."""
-        return self._end().floats()
+        return self._finish_block().floats()
 
     @torch.inference_mode()
-    def _send(self, block: Signal, *, integers: bool = False) -> StemBlock:
+    def _push_block(self, block: Signal, *, integers: bool = False) -> StemBlock:
         """`push` without waiting for a GPU.
 
         Parameters
@@ -213,18 +213,18 @@ class SongStream:
         if block.ndim != 2 or block.shape[0] != self.channels:
             raise ValueError(f"expected blocks ({self.channels}, samples), got {block.shape}")
         with self._link.computing(), without_autocast(self.device):
-            return StemBlock(self._link, self._push(block), integers=integers)
+            return StemBlock(self._link, self._process(block), integers=integers)
 
     @torch.inference_mode()
-    def _end(self, *, integers: bool = False) -> StemBlock:
-        """`finish` without waiting for a GPU; see `_send`."""
+    def _finish_block(self, *, integers: bool = False) -> StemBlock:
+        """`finish` without waiting for a GPU; see `_push_block`."""
         with self._link.computing(), without_autocast(self.device):
-            return StemBlock(self._link, self._finish(), integers=integers)
+            return StemBlock(self._link, self._process_rest(), integers=integers)
 
-    def _push(self, block: Signal) -> Tensor:
+    def _process(self, block: Signal) -> Tensor:
         """Process further samples; return the ready stems, ``(stems, channels, samples)``."""
         raise NotImplementedError
 
-    def _finish(self) -> Tensor:
+    def _process_rest(self) -> Tensor:
         """The rest of the stems."""
         raise NotImplementedError

@@ -85,7 +85,7 @@ def test_with_fill_every_segment_is_whole(frames: int) -> None:
         seen.append(spectrum.shape[-1])
         return local(spectrum)
 
-    run(spectra(frames), 0, 48, watch, fill=True)
+    run(spectra(frames), 0, 48, watch, pad_segments=True)
     assert seen == [SEGMENT] * -(-frames // SEGMENT)
 
 
@@ -117,7 +117,7 @@ def test_no_frame_is_lost_after_a_lead(frames: int, fill: bool) -> None:
     """With threads the first segment is not yet paired with its frames when the song ends."""
     spectrum = spectra(frames)
     with SegmentPool(2, 1) as pool:
-        masks, passed = run(spectrum, 0, 48, pool=pool, lead=3, fill=fill)
+        masks, passed = run(spectrum, 0, 48, pool=pool, lead_frames=3, pad_segments=fill)
     assert torch.equal(passed, spectrum)
     assert (masks - local(spectrum[:, :BINS].abs())).abs().max() < 1e-6
 

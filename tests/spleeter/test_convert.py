@@ -110,7 +110,7 @@ def test_the_first_segment_begins_early_and_the_last_is_padded():
         seen.append(magnitude.clone())
         return magnitude[None] * 0 + 1
 
-    masks = SegmentedMasks(estimate, 2, 8, 0, 4, lead=1, fill=True)
+    masks = SegmentedMasks(estimate, 2, 8, 0, 4, lead_frames=1, pad_segments=True)
     frames = torch.arange(1.0, 11).to(torch.complex64).expand(1, 3, 10)
     pairs = [*masks.push(frames[..., :3]), *masks.push(frames[..., 3:]), *masks.flush()]
     assert [block[0, 0].tolist() for block in seen] == [

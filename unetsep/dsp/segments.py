@@ -31,7 +31,7 @@ class SegmentedMasks:
     with linear weights that sum to one. Masks at a border, where the network has the least
     context, have the least weight. The last segment starts earlier so that it is as long as the
     others; a song shorter than one segment is padded with silence to the next multiple of
-    ``multiple``.
+    ``frame_multiple``.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ class SegmentedMasks:
         Input bins of the network, the lowest of the spectrum.
     segment, overlap
         In frames; ``overlap`` at most half of ``segment``.
-    multiple
+    frame_multiple
         The network takes only multiples of this many frames.
-    lead
+    lead_frames
         Silent frames at the start of the first segment.
-    fill
+    pad_segments
         Pad the last segment with silence to a whole segment, whatever its length.
     pool
         Threads that run the network, each on one segment; they run ahead of the yielded masks by
@@ -58,17 +58,17 @@ class SegmentedMasks:
         bins: int,
         segment: int,
         overlap: int,
-        multiple: int,
+        frame_multiple: int,
         *,
-        lead: int = 0,
-        fill: bool = False,
+        lead_frames: int = 0,
+        pad_segments: bool = False,
         pool: SegmentPool | None = None,
     ) -> None:
         if not 0 <= 2 * overlap <= segment:
             raise ValueError(f"overlap must be 0 to half of {segment} frames, got {overlap}")
-        self._estimate, self._bins, self._multiple = estimate, bins, multiple
+        self._estimate, self._bins, self._frame_multiple = estimate, bins, frame_multiple
         self._segment, self._overlap = segment, overlap
-        self._lead, self._fill = lead, fill
+        self._lead_frames, self._pad_segments = lead_frames, pad_segments
         self._pool, self._lookahead = pool, 0 if pool is None else pool.size
         self._spectra: Queue[Tensor] = Queue()  # (channels, all bins, frames) without masks yet
         self._inputs: list[Tensor] = []  # the network's bins of frames in no segment yet
@@ -93,7 +93,7 @@ class SegmentedMasks:
             ``(channels, all bins, frames)`` of the same frames.
         """
         if not self._inputs:
-            self._append(spectrum.new_zeros(*spectrum.shape[:-1], self._lead))
+            self._append(spectrum.new_zeros(*spectrum.shape[:-1], self._lead_frames))
         self._append(spectrum)
         keep = self._segment - self._overlap
         # With more frames than a segment has, this segment is not the last one.
@@ -108,15 +108,15 @@ class SegmentedMasks:
     def flush(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the pairs for all remaining frames."""
         count, self._ended = self._frames, True
-        if self._context is not None or count > self._lead:
+        if self._context is not None or count > self._lead_frames:
             frames, self._inputs = join(self._inputs), []
-            if self._fill:
+            if self._pad_segments:
                 self._submit(functional.pad(frames, (0, self._segment - count)), count)
             elif self._context is not None and count < self._segment:
                 context = self._context[..., count - self._segment :]
                 self._submit(join([context, frames]), count, skip=self._segment - count)
             else:
-                self._submit(functional.pad(frames, (0, -count % self._multiple)), count)
+                self._submit(functional.pad(frames, (0, -count % self._frame_multiple)), count)
         while self._pending:
             yield from self._finish_oldest()
 
@@ -148,8 +148,8 @@ class SegmentedMasks:
         position = 0
         for piece in self._spectra.take_parts(count):
             frames = piece.shape[-1]
-            if self._lead:  # pieces of silence alone
-                self._lead -= frames
+            if self._lead_frames:  # pieces of silence alone
+                self._lead_frames -= frames
             else:
                 yield masks[..., position : position + frames], piece
             position += frames

@@ -102,8 +102,8 @@ class SongPass(SongStream):
             config.segment_frames,
             round(overlap * config.segment_frames),
             config.frame_multiple,
-            lead=config.lead_frames,
-            fill=config.pad_segments,
+            lead_frames=config.lead_frames,
+            pad_segments=config.pad_segments,
             pool=pool,
         )
         self._wiener = WienerFilter(wiener, complete=complete) if wiener else None

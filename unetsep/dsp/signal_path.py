@@ -107,8 +107,8 @@ class SongPass(SongStream):
             pool=pool,
         )
         self._wiener = WienerFilter(wiener, complete=complete) if wiener else None
-        self._out: Queue[Tensor] = Queue()  # (stems times channels, samples)
-        self._samples_in = self._samples_out = self._inner_samples_in = 0
+        self._ready_stems: Queue[Tensor] = Queue()  # (stems times channels, samples)
+        self._samples_in = self._samples_out = self._resampled_samples = 0
 
     def _process(self, block: Signal) -> Tensor:
         self._samples_in += block.shape[-1]
@@ -119,34 +119,34 @@ class SongPass(SongStream):
             return self._advance(uploaded)
         if self._mixture is not None:
             self._mixture.put(as_tensor(block))
-        inner = self._resampler_in.push(block)
-        self._inner_samples_in += inner.shape[-1]
+        resampled = self._resampler_in.push(block)
+        self._resampled_samples += resampled.shape[-1]
         if self._residual is not None:
-            self._residual.push(block, inner)
-        return self._advance(self._link.upload(inner))
+            self._residual.push(block, resampled)
+        return self._advance(self._link.upload(resampled))
 
     def _process_rest(self) -> Tensor:
         if self._samples_in == 0 or not self._resamples:
             return self._advance(None, last=self._samples_in > 0)
         empty = np.zeros((self.channels, 0), np.float32)
-        inner = self._resampler_in.push(empty, last=True)
-        if self._inner_samples_in + inner.shape[-1] == 0:  # a sample or two at a high rate
-            inner = np.zeros((self.channels, 1), np.float32)
+        resampled = self._resampler_in.push(empty, last=True)
+        if self._resampled_samples + resampled.shape[-1] == 0:  # a sample or two at a high rate
+            resampled = np.zeros((self.channels, 1), np.float32)
         if self._residual is not None:
-            self._residual.push(empty, inner, last=True)
-        return self._advance(self._link.upload(inner), last=True)
+            self._residual.push(empty, resampled, last=True)
+        return self._advance(self._link.upload(resampled), last=True)
 
-    def _advance(self, inner: Tensor | None, *, last: bool = False) -> Tensor:
+    def _advance(self, resampled: Tensor | None, *, last: bool = False) -> Tensor:
         """Process further samples; return the ready stems, ``(stems, channels, samples)``."""
-        if inner is not None and inner.shape[-1]:
-            self._mask(self.masks.push(self._stft.push(inner)))
+        if resampled is not None and resampled.shape[-1]:
+            self._queue_frames(self.masks.push(self._stft.push(resampled)))
         if last:
-            self._mask(self.masks.push(self._stft.flush()))
-            self._mask(self.masks.flush(), last=True)
+            self._queue_frames(self.masks.push(self._stft.flush()))
+            self._queue_frames(self.masks.flush(), last=True)
             rows = self._computed * self.channels
-            self._out.put(self._resampled(self._empty(rows, 0), last=True))
+            self._ready_stems.put(self._at_song_rate(self._empty(rows, 0), last=True))
         # The inverse STFT and the resampler end after the song: never return more than came in.
-        ready = min(self._out.samples, self._samples_in - self._samples_out)
+        ready = min(self._ready_stems.samples, self._samples_in - self._samples_out)
         if self._residual is not None:
             ready = min(ready, self._residual.ready)
         if ready == 0:
@@ -154,7 +154,7 @@ class SongPass(SongStream):
         self._samples_out += ready
         stems = self._empty(self.outputs, self.channels, ready, device=self._output_device)
         computed, rest = stems[: self._computed], stems[-1]
-        self._out.take_into(computed.flatten(0, 1))
+        self._ready_stems.take_into(computed.flatten(0, 1))
         if self._residual is not None:
             computed += torch.from_numpy(self._residual.take(ready))
         if self._mixture is not None:
@@ -168,23 +168,24 @@ class SongPass(SongStream):
         """An uninitialised float32 tensor, whatever the host program's default type."""
         return torch.empty(shape, dtype=torch.float32, device=device)
 
-    def _resampled(self, wave: Tensor, *, last: bool = False) -> Tensor:
+    def _at_song_rate(self, wave: Tensor, *, last: bool = False) -> Tensor:
         """Samples at the network's rate, ``(stems times channels, samples)``, at the song's."""
         if not self._resamples:
             return wave
         host = self._link.download(wave).wait()
         return torch.from_numpy(self._resampler_out.push(host.numpy(), last=last))
 
-    def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]], *, last: bool = False) -> None:
+    def _queue_frames(self, pairs: Iterator[tuple[Tensor, Tensor]], *, last: bool = False) -> None:
+        """Queue the stems of frames with final masks, after the Wiener filter if there is one."""
         if self._wiener is None:
             blocks: Iterator[tuple[Tensor, ...]] = pairs
         else:
             blocks = itertools.chain.from_iterable(self._wiener.push(*pair) for pair in pairs)
             blocks = itertools.chain(blocks, self._wiener.flush()) if last else blocks
         for block in self._in_cache(blocks):
-            self._separate(*block)
+            self._queue_stems(*block)
 
-    def _separate(self, masks: Tensor, spectrum: Tensor, refined: Tensor | None = None) -> None:
+    def _queue_stems(self, masks: Tensor, spectrum: Tensor, refined: Tensor | None = None) -> None:
         """Queue the stems of frames with final masks; ``refined`` has the lowest bins' spectra."""
         selected = self._selection.apply(masks)
         above = extension_weights(selected)
@@ -196,7 +197,7 @@ class SongPass(SongStream):
         if refined is not None:
             bins = refined.shape[-2]
             stems[..., :bins, :] = self._selection.apply(refined, spectrum[:, :bins])
-        self._out.put(self._resampled(self._istft.push(stems).flatten(0, 1)))
+        self._ready_stems.put(self._at_song_rate(self._istft.push(stems).flatten(0, 1)))
 
     def _in_cache(self, blocks: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
         """The same frames in blocks whose intermediate results stay in the cache."""

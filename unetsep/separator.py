@@ -233,11 +233,13 @@ class Separator:
         check_finite(signal, rate)
         channels = np.atleast_2d(signal)
         size = self.block_samples(rate)
-        pieces = regroup([channels], size, size)
+        blocks = regroup([channels], size, size)
         song = self.open_song(rate, len(channels), selection)
         total = channels.shape[1] / rate
-        parts = [part.floats() for (part,) in push_all([song], pieces, rate, total, progress)]
-        return selection.named(np.concatenate(parts, axis=-1), mono=signal.ndim == 1)
+        stem_blocks = [
+            block.floats() for (block,) in push_all([song], blocks, rate, total, progress)
+        ]
+        return selection.named(np.concatenate(stem_blocks, axis=-1), mono=signal.ndim == 1)
 
     def stream(
         self,
@@ -286,8 +288,8 @@ class Separator:
         mono = first.ndim == 1
         channels = 1 if mono else len(first)
         size = max(1, round(MIN_BLOCK_SECONDS * rate))
-        pieces = (np.atleast_2d(each) for each in itertools.chain((first,), signals))
-        joined = regroup(pieces, size, max(size, self.block_samples(rate)))
+        two_axes = (np.atleast_2d(each) for each in itertools.chain((first,), signals))
+        joined = regroup(two_axes, size, max(size, self.block_samples(rate)))
         song = self.open_song(rate, channels, selection)
         for (out,) in push_all([song], joined, rate, None, progress):
             if out.samples:
@@ -374,10 +376,10 @@ class Separator:
 
     @torch.inference_mode()
     def estimate(self, spectrum: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
-        """Masks of one segment, as the config requires: see its ``mask_exponent``, ``gate_db``.
+        """Final masks of one segment, averaged over models and gated; not yet estimates of stems.
 
         A stereo network processes both channels of stereo jointly; any other number of channels
-        is separated channel by channel. The masks of several models are averaged.
+        is separated channel by channel. See ``mask_exponent`` and ``gate_db`` of the config.
 
         Parameters
         ----------

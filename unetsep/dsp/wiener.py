@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,7 +49,12 @@ CHUNK_FRAMES = 64
 TINY = torch.finfo(torch.float32).tiny
 
 
-Block = tuple[Tensor, Tensor, Tensor]  # masks, the mixture's spectrum, and refined stems
+class FilteredFrames(NamedTuple):
+    """Frames with final masks, and their refined stems in the lowest bins."""
+
+    masks: Tensor
+    spectrum: Tensor  # of the mixture
+    stems: Tensor
 
 
 class WienerFilter:
@@ -81,7 +87,7 @@ class WienerFilter:
         self._inputs: list[tuple[Tensor, Tensor]] = []
         self._context = 0  # emitted frames among these: 0 before the first block, then `REACH`
 
-    def push(self, masks: Tensor, spectrum: Tensor) -> Iterator[Block]:
+    def push(self, masks: Tensor, spectrum: Tensor) -> Iterator[FilteredFrames]:
         """Push frames.
 
         Parameters
@@ -93,7 +99,7 @@ class WienerFilter:
 
         Yields
         ------
-        tuple
+        FilteredFrames
             Masks and spectrum of the ready frames, and their stems in the `BINS` lowest bins,
             complex, ``(stems, channels, bins, frames)``.
         """
@@ -107,7 +113,7 @@ class WienerFilter:
         while sum(part.shape[-2] for _, part in self._inputs) - self._overlap >= BLOCK_FRAMES:
             yield from self._block()
 
-    def flush(self) -> Iterator[Block]:
+    def flush(self) -> Iterator[FilteredFrames]:
         """Yield the remaining frames, as `push` does."""
         if self._spectra.samples:
             yield from self._block(last=True)
@@ -117,7 +123,7 @@ class WienerFilter:
         """Frames of the previous block: the emitted context, and as many pending ones."""
         return 2 * self._context
 
-    def _block(self, *, last: bool = False) -> Iterator[Block]:
+    def _block(self, *, last: bool = False) -> Iterator[FilteredFrames]:
         """Filter the next block, or all remaining frames; emit frames with all neighbours."""
         masks, spectrum = (torch.cat(parts, dim=-2) for parts in zip(*self._inputs, strict=True))
         size = spectrum.shape[-2] if last else self._overlap + BLOCK_FRAMES
@@ -130,13 +136,13 @@ class WienerFilter:
         self._inputs = [(masks[..., keep:, :], spectrum[..., keep:, :])]
         self._context = REACH
 
-    def _emit(self, refined: Tensor, ready: int) -> Iterator[Block]:
+    def _emit(self, refined: Tensor, ready: int) -> Iterator[FilteredFrames]:
         """Pair the stems of frames before ``ready`` with pending masks and spectra."""
         position = self._context
         parts = (queue.take_parts(ready - position) for queue in (self._masks, self._spectra))
         for masks, spectrum in zip(*parts, strict=True):
             end = position + masks.shape[-1]
-            yield masks, spectrum, refined[..., position:end, :].mT
+            yield FilteredFrames(masks, spectrum, refined[..., position:end, :].mT)
             position = end
 
     def _refined(self, masks: Tensor, spectrum: Tensor, *, learn: bool) -> Tensor:

@@ -94,7 +94,7 @@ def claim_length(
         return _claim_mp3(path, frames)
     if frames is None:
         return LengthClaim(None, slack=0)
-    data = _sample_data(path, file_format)
+    data = sample_data(path, file_format)
     if data:
         if frames == 0 and (patch := _missing_size(path, file_format, data)):
             return LengthClaim(None, slack=0, patch=patch)
@@ -106,7 +106,7 @@ def claim_length(
             frames = min(frames, _w64_frames(path, data, frames))
     if file_format == "FLAC":
         return _claim_flac(path, frames, sample_rate)
-    promised = round(frames / (1 - min(_missing_share(path, file_format, data), 0.999)))
+    promised = round(frames / (1 - min(missing_share(path, file_format, data), 0.999)))
     warnings: tuple[str, ...] = ()
     if file_format == "OGG" and ogg_is_open(path):
         warnings = (
@@ -239,7 +239,7 @@ def _chunks_only(file: BinaryIO, length: int) -> bool:
     return end - length in (0, 1)
 
 
-def missing_share(path: Path | Section, file_format: str) -> float:
+def missing_share(path: Path | Section, file_format: str, data: tuple[int, int] | None) -> float:
     """Share of the sample data that a header promises and the file does not hold.
 
     Parameters
@@ -248,23 +248,21 @@ def missing_share(path: Path | Section, file_format: str) -> float:
         A file that libsndfile could open.
     file_format
         Its format, as libsndfile calls it.
+    data
+        Its `sample_data`.
 
     Returns
     -------
     float
         0 if nothing is missing or the container states no size; 0.5 if half is missing.
     """
-    return _missing_share(path, file_format, _sample_data(path, file_format))
-
-
-def _missing_share(path: Path | Section, file_format: str, data: tuple[int, int] | None) -> float:
     if data is None or is_open_ended(file_format, data[1]):
         return 0.0
     begin, promised = data
     return min(1.0, max(0.0, 1 - (count_bytes(path) - begin) / promised))
 
 
-def _sample_data(path: Path | Section, file_format: str) -> tuple[int, int] | None:
+def sample_data(path: Path | Section, file_format: str) -> tuple[int, int] | None:
     """Position of the sample data and its size as the header states it, both in bytes."""
     if file_format == "AU":
         return _au_data(path)

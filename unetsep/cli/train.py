@@ -22,7 +22,7 @@ from rich.table import Table
 from ..audio.libsndfile import hide_decoder_chatter
 from ..config import STEMS, ModelConfig
 from ..network.devices import training_precision
-from ..network.guided import check_guide, extended, plain, state_channels
+from ..network.guided import check_guide, extended, state_channels
 from ..network.presets import DEFAULT, preset_config
 from ..storage import shell_word, write_atomically
 from ..train.config import TrainConfig, TrainingError, extra_shares
@@ -241,7 +241,6 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, DataConfig]:
     if options.low_band:
         model = _with_low_band(model, options.low_band, data_options.init_from)
         settings |= {"part": "low"}
-    # `_model` did not compare its guide and its parts.
     if data_options.guide and start and start.guide:
         check_fits(extended(start, model), model, str(data_options.init_from))
     config = TrainConfig(**_parsed(settings, options.machine.kind, stems), model=model)
@@ -384,10 +383,8 @@ def _model(options: TrainOptions, start: ModelConfig | None) -> ModelConfig:
     if start and not (options.network or options.targets):
         return start
     model = preset_config(options.network or DEFAULT, options.targets, stems=stems)
-    if start:
-        # What only guided networks have is compared once the guide is loaded.
-        plain_start = plain(start) if options.data.guide and start.guide else start
-        check_fits(plain_start, model, str(init_from))
+    if start and not (options.data.guide and start.guide):  # else compared with its guide
+        check_fits(start, model, str(init_from))
     return model
 
 

@@ -148,6 +148,12 @@ def test_median_ignores_what_museval_writes_as_nan() -> None:
     nan, inf = np.nan, np.inf
     scores = np.array([[1, nan, 3, inf], [nan, nan, nan, inf]])
     np.testing.assert_array_equal(median(scores), [2, nan])
+    np.testing.assert_array_equal(median(scores, axis=0), [1, nan, 3, nan])
+
+
+def test_the_median_of_no_scores_is_nan() -> None:
+    np.testing.assert_array_equal(median(np.zeros((2, 0))), [np.nan, np.nan])
+    assert np.isnan(median(np.zeros(0)))
 
 
 def test_each_frame_of_a_song_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,6 @@ errors. Only ISR, SIR and SAR need them; see `unetsep.train.evaluation.bss_eval`
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import numpy.typing as npt
 
@@ -137,8 +135,13 @@ def median(scores: Array, axis: int = -1) -> Array:
     A perfect frame (infinite SDR) is left out, as it is from museval's own files, in which
     infinity is written as NaN.
     """
-    finite = np.where(np.isfinite(scores), scores, np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        result: Array = np.nanmedian(finite, axis=axis)
-    return result
+    if not scores.shape[axis]:
+        return np.full(np.delete(scores.shape, axis), np.nan)
+    # NaN comes last. Bootstraps take thousands of medians, at which `np.nanmedian` is five times
+    # as slow.
+    ascending = np.sort(np.where(np.isfinite(scores), scores, np.nan), axis=axis)
+    count = np.isfinite(ascending).sum(axis=axis, keepdims=True)
+    lower = np.take_along_axis(ascending, np.maximum(count - 1, 0) // 2, axis)
+    upper = np.take_along_axis(ascending, count // 2, axis)
+    medians: Array = ((lower + upper) / 2).squeeze(axis)
+    return medians

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 
 from tests.train.runs import At, interrupt, log, run
 from tests.train.synthetic import MODEL, tiny
@@ -19,6 +20,7 @@ from unetsep.storage import shell_word
 from unetsep.train import fit as fitting
 from unetsep.train import machine as machines
 from unetsep.train import run_folder
+from unetsep.train.callbacks import best_weights
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.logs import draw_curves
 from unetsep.train.machine import Machine, check_trainable
@@ -236,7 +238,7 @@ def test_a_run_is_resumed_only_on_its_number_of_processes(whole: Path) -> None:
 
 
 def test_weights_without_a_checkpoint_are_neither_resumed_nor_replaced(tmp_path: Path) -> None:
-    """As a crash leaves them, between the first of the best weights and the first last.ckpt."""
+    """As a user leaves them who removes last.ckpt."""
     best = tmp_path / "best-l1.safetensors"
     best.write_bytes(b"weights")
     for resume in (False, True):
@@ -245,6 +247,26 @@ def test_weights_without_a_checkpoint_are_neither_resumed_nor_replaced(tmp_path:
     assert best.read_bytes() == b"weights"
     best.unlink()
     assert len(run(tmp_path, tiny(max_steps=1))) > 0
+
+
+def test_a_run_that_ends_between_its_first_weights_and_last_ckpt_can_be_restarted(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: Any) -> None:
+        raise RuntimeError("power cut")
+
+    config = tiny(losses=("l1", "mel_mse"), max_steps=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_checkpoint", crash)
+        for losses in (("mse",), ("l1",)):
+            with pytest.raises(RuntimeError, match="power cut"):
+                run(tmp_path, tiny(losses=losses))
+            assert tuple(best_weights(tmp_path)) == losses
+    with pytest.raises(TrainingError, match=r"last.ckpt to resume from: start without --resume"):
+        run(tmp_path, config, resume=True)
+    assert run(tmp_path, config) == log(whole)
+    assert set(best_weights(tmp_path)) == {"l1", "mel_mse"}
+    assert not (tmp_path / ".pending").exists()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

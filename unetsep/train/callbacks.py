@@ -19,7 +19,7 @@ from ..network.masks import MaskNetwork
 from ..storage import write_atomically
 from ..weights.checkpoint import serialize
 from .config import TrainingError
-from .interruption import LAST, EndSignals, InterruptedRunError, how_to_resume
+from .interruption import LAST, PENDING, EndSignals, InterruptedRunError, how_to_resume
 from .module import CHECK_EVERY, SeparationModule
 
 # The best weights of a loss.
@@ -179,6 +179,9 @@ class Keeper(Callback):
         """Save, and stop if no network has improved for long."""
         assert isinstance(pl_module, SeparationModule)
         if trainer.is_global_zero:
+            if not (self.run / LAST).exists():
+                with self._explain_saving(trainer):
+                    (self.run / PENDING).touch()
             for name in pl_module.improvements:
                 validation = {"step": trainer.global_step, "sdr": pl_module.scores[name]}
                 notes = {VALIDATION: json.dumps(validation)}
@@ -212,6 +215,7 @@ class Keeper(Callback):
                 trainer.save_checkpoint(partial)
                 if trainer.is_global_zero:
                     partial.replace(self.run / LAST)
+                    (self.run / PENDING).unlink(missing_ok=True)
             except BaseException:  # also the second Ctrl-C
                 partial.unlink(missing_ok=True)
                 raise

@@ -17,6 +17,8 @@ from .config import TrainingError
 
 # Everything from which a run can be resumed, in its folder.
 LAST = "last.ckpt"
+# Exists while the first best weights wait for the first of these.
+PENDING = ".pending"
 
 
 def how_to_resume(run: Path) -> str:

@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..storage import quoted, write_atomically
 from ..version import __version__
 from .callbacks import BEST, best_weights
 from .config import TrainConfig, TrainingError
-from .interruption import LAST
+from .interruption import LAST, PENDING
 from .logs import is_main_process
 from .machine import Machine
 
@@ -44,7 +44,8 @@ def refuse_used(run: Path) -> None:
         raise TrainingError(f"--run {run} is a file: expected a folder, or a new name")
     if (run / LAST).exists():
         raise TrainingError(f"{run} holds a run already: choose another --run, or --resume it")
-    if best := next(iter(best_weights(run).values()), None):
+    best = next(iter(best_weights(run).values()), None)
+    if best and not (run / PENDING).exists():
         raise TrainingError(
             f"{run} holds a run already, without {LAST} to resume from: choose another --run, or "
             f"remove {best} first"
@@ -142,13 +143,17 @@ def describe(run: Path, config: TrainConfig, resume: bool, notes: Mapping[str, s
         If the folder is one of another run, or cannot be written to.
     """
     about = versions()
+    stale: Iterable[Path] = ()
     if resume:  # by a command that says neither data nor settings
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             about["command"] = json.loads((run / VERSIONS).read_text("utf-8"))["command"]
     else:
         refuse_used(run)
+        stale = best_weights(run).values()  # of a run that was killed before its first last.ckpt
     files = {"config.json": config.to_json() + "\n", VERSIONS: json.dumps(about, indent=1) + "\n"}
     try:
+        for path in stale:
+            path.unlink()
         for name, text in {**files, **notes}.items():
             write_atomically(run / name, text)
     except OSError as error:

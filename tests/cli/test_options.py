@@ -162,6 +162,23 @@ def test_each_option_says_what_it_does() -> None:
     assert bare == []
 
 
+def test_an_empty_path_is_refused_by_every_option_and_argument() -> None:
+    paths = [
+        (command, parameter)
+        for command in every_command(main)
+        for parameter in command.params
+        if isinstance(parameter.type, click.Path)
+    ]
+    assert len(paths) >= 30
+    for command, parameter in paths:
+        empty = [""] if parameter.multiple else ""
+        with pytest.raises(click.BadParameter, match="it must be a path, got ''"):
+            parameter.type_cast_value(click.Context(command), empty)
+    result = call("train", "--init-from", "")
+    assert result.exit_code == 2
+    assert "Invalid value for '--init-from': it must be a path, got ''" in result.stderr
+
+
 def every_command(command: click.Command) -> Iterator[click.Command]:
     yield command
     for child in command.commands.values() if isinstance(command, click.Group) else ():

@@ -22,10 +22,12 @@ from unetsep.train import machine as machines
 from unetsep.train import run_folder
 from unetsep.train.callbacks import best_weights
 from unetsep.train.config import TrainConfig, TrainingError
+from unetsep.train.data.cache import load
 from unetsep.train.logs import draw_curves
 from unetsep.train.machine import Machine, check_trainable
 from unetsep.train.module import SeparationModule
 from unetsep.train.release.export import export_run
+from unetsep.train.release.publish import publish
 from unetsep.train.run_folder import resumable_step
 from unetsep.weights.load import load_network
 
@@ -267,6 +269,22 @@ def test_a_run_that_ends_between_its_first_weights_and_last_ckpt_can_be_restarte
     assert run(tmp_path, config) == log(whole)
     assert set(best_weights(tmp_path)) == {"l1", "mel_mse"}
     assert not (tmp_path / ".pending").exists()
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for action in (
+        lambda: fitting.fit(tiny(), [], [], ""),
+        lambda: export_run(""),
+        lambda: publish("", "a/b"),
+    ):
+        with pytest.raises(ValueError, match=r"^run must be a path, got ''"):
+            action()
+    with pytest.raises(ValueError, match=r"^cache must be a path, got ''"):
+        load([], "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from .errors import ExtraCommand, note_verbose
 from .other_tools import SeparateCommand
 from .parsing import (
     DeviceName,
+    PathName,
     bitrate,
     build,
     default_filename,
@@ -41,7 +42,8 @@ from .parsing import (
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-PATH = click.Path(path_type=Path)
+PATH = PathName(path_type=Path)
+PATH_TEXT = PathName()
 COUNT = click.IntRange(min=1)
 WHOLE = click.IntRange(min=0)
 AMOUNT = click.FloatRange(min=0, min_open=True)
@@ -199,6 +201,7 @@ SEPARATE_SECTIONS = {
 )
 @click.option(
     "--filename",
+    type=PATH_TEXT,
     metavar="TEMPLATE",
     help="Path of a stem within OUTPUT. {track} is the song's name; other fields are {label} "
     "(Vocals), {model}, {suffix} (the song's), {artist}, {title}, {album}, {albumartist}, "
@@ -738,9 +741,17 @@ TRAIN_SECTIONS = {
     "--network", type=click.Choice(list(NETWORKS)), help=f"Kind of network.  [default: {DEFAULT}]"
 )
 @click.option("--targets", type=names, metavar="A,B", help="Estimate only these stems.")
-@click.option("--init-from", metavar="NAME|PATH", help="Start from a checkpoint's weights.")
 @click.option(
-    "--guide", metavar="NAME|PATH", help="Vocals network that guides, and is not trained."
+    "--init-from",
+    type=PATH_TEXT,
+    metavar="NAME|PATH",
+    help="Start from a checkpoint's weights.",
+)
+@click.option(
+    "--guide",
+    type=PATH_TEXT,
+    metavar="NAME|PATH",
+    help="Vocals network that guides, and is not trained.",
 )
 @click.option(
     "--guide-levels",

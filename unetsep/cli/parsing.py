@@ -57,6 +57,16 @@ class DeviceName(click.Choice):  # type: ignore[type-arg]  # click before 8.2 ha
         return str(super().convert(value, param, ctx))
 
 
+class PathName(click.Path):
+    """A path; no text stands for the current folder but its name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, unless it is empty."""
+        if value == "":  # as a shell's unset variable gives; Path("") is Path(".")
+            self.fail("it must be a path, got ''", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def times(factor: float, kind: Callable[[float], float] = float) -> Callable[..., float]:
     """A callback of an option: its value times a factor, since users think in larger units."""
 

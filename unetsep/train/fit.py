@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..errors import is_out_of_memory
+from ..inputs import as_path
 from ..network.devices import keep_freed_memory, products
 from .callbacks import Ema, Keeper
 from .config import TrainConfig, TrainingError
@@ -104,7 +105,7 @@ def fit(
     TrainingError
         If the run cannot start or continue; what is saved by then stays.
     """
-    run, machine = Path(run), machine or Machine()
+    run, machine = as_path(run, "run"), machine or Machine()
     check_trainable(config, machine)
     keep_freed_memory()
     valid = scorable(valid, config.stems)

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import AudioError
+from ...inputs import as_path
 from ...locks import HeldError, held
 from ...storage import FULL, file_sha256, open_atomically, write_atomically
 from ...unfinished import as_they_end
@@ -67,7 +68,7 @@ def load(
     AudioError
         If files cannot be decoded (everything else is decoded first), or the disk is full.
     """
-    folder = Path(cache)
+    folder = as_path(cache, "cache")
     keys = [_key(content) for content in _contents(sources, folder)]
     missing = [i for i, key in enumerate(keys) if not (folder / f"{key}.json").exists()]
     decoded, failures = len(sources) - len(missing), []
@@ -222,7 +223,7 @@ def distinct(
     list of tuple of Source and Source
         Each duplicate, and the source that stays instead.
     """
-    contents = [frozenset(content) for content in _contents(sources, Path(cache))]
+    contents = [frozenset(content) for content in _contents(sources, as_path(cache, "cache"))]
     names = [listed_name(source) for source in sources]
     order = sorted(
         range(len(sources)),

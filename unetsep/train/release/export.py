@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import safe_open
 
 from ...errors import WeightsError
+from ...inputs import as_path
 from ...network.guided import Guided
 from ...network.masks import MaskNetwork
 from ...separator import Separator
@@ -117,7 +118,7 @@ def export_run(
     WeightsError
         If the manifest is damaged.
     """
-    run = Path(run)
+    run = as_path(run, "run")
     losses = [each for each in best_weights(run) if loss in (None, each)]
     if not losses:
         raise TrainingError(f"{run} holds no {BEST.format(loss or '<loss>')} to export")

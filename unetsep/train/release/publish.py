@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import WeightsError
+from ...inputs import as_path
 from ...storage import file_sha256, shell_word
 from ...weights.load import carry_guide
 from ...weights.manifest import SUFFIX, Checkpoint, Manifest, add_to_manifest, read_manifest
@@ -67,7 +68,7 @@ def publish(
     WeightsError
         If the upload fails; the entries are then as before.
     """
-    folder = Path(run) / EXPORTS
+    folder = as_path(run, "run") / EXPORTS
     entries = [_read_entry(path, run) for path in sorted(folder.glob("*.json"))]
     if not entries:
         raise TrainingError(

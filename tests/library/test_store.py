@@ -4,7 +4,9 @@ import contextlib
 import functools
 import os
 import pickle
+import time
 import zipfile
+from email.utils import formatdate
 
 import aiohttp
 import fsspec
@@ -84,6 +86,45 @@ def test_a_server_that_closes_its_connections_is_no_missing_file(tmp_path, monke
         Closing.seen = -100
         with pytest.raises(TransferError, match=r"song\.wav could not be looked up: .+"):
             Store(f"{address}/song.wav").info()
+
+
+@pytest.mark.parametrize(
+    ("asked", "low", "high"),
+    [
+        ("7", 7, 7),
+        (40, 30, 40),
+        ("86400", 60, 60),
+        ("soon", 0.5, 1.5),
+        (None, 0.5, 1.5),
+        ("0", 0.5, 1.5),
+        (-1000, 0.5, 1.5),
+    ],
+)
+def test_a_retry_waits_as_long_as_the_server_asks_within_a_limit(
+    tmp_path, monkeypatch, asked, low, high
+):
+    class Busy(Quiet):
+        seen = 0
+
+        def do_GET(self) -> None:  # noqa: N802
+            Busy.seen += 1
+            if Busy.seen > 1:
+                super().do_GET()
+                return
+            self.send_response(429)
+            if asked is not None:
+                date = isinstance(asked, int) and formatdate(time.time() + asked, usegmt=True)
+                self.send_header("Retry-After", date or asked)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    pauses: list[float] = []
+    monkeypatch.setattr("unetsep.library.store.time.sleep", pauses.append)
+    (tmp_path / "song.wav").write_bytes(b"RIFF")
+    with serving(functools.partial(Busy, directory=str(tmp_path))) as address:
+        assert Store(f"{address}/song.wav").read("") == b"RIFF"
+    assert len(pauses) == 1
+    assert low <= pauses[0] <= high
 
 
 def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes(monkeypatch):

@@ -33,6 +33,8 @@ else:  # before Python 3.12 only the concrete class of this system can be subcla
 # that twenty machines do not retry at the same moment.
 ATTEMPTS = 5
 PAUSE = 1.0
+# Longest wait in seconds that a server may ask for.
+LONGEST_PAUSE = 60.0
 # HTTP statuses from 400 to 499 that are worth a retry; the others are final.
 PATIENT_STATUS = (408, 429)
 # HTTP statuses of files that do not exist.
@@ -271,7 +273,8 @@ class Store:
                     raise TransferError(
                         f"{place} could not be {participle}: {_without_query(words)}"
                     ) from error
-            time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            pause = PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+            time.sleep(max(pause, _requested_pause(error)))
             attempt += 1
 
     def info(self, name: str = "") -> dict[str, Any]:
@@ -491,6 +494,17 @@ def _may_pass(error: Exception) -> bool:
         return False
     status = getattr(error, "status", None)
     return not (isinstance(status, int) and 400 <= status < 500 and status not in PATIENT_STATUS)
+
+
+def _requested_pause(error: Exception) -> float:
+    """Seconds that a server asks to wait before a retry (RFC 9110, section 10.2.3), or 0."""
+    headers = getattr(error, "headers", None) or {}
+    text = str(headers.get("Retry-After", ""))
+    with contextlib.suppress(ValueError, TypeError):
+        now, number = time.time(), text.isdecimal()
+        seconds = int(text) if number else parsedate_to_datetime(text).timestamp() - now
+        return min(max(seconds, 0.0), LONGEST_PAUSE)
+    return 0.0
 
 
 def _without_query(text: str) -> str:

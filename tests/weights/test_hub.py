@@ -138,6 +138,7 @@ def test_a_hub_that_names_another_file_deletes_none(tmp_path: Path) -> None:
     [
         ("404", "4", "HTTP status 404 (not found there)"),
         ("403", "4", "HTTP status 403 (access denied)"),
+        ("429", "4", "HTTP status 429 (too many requests, try again later)"),
         ("500", "4", "HTTP status 500"),
         ("cut", "1", "no data for 1 s"),
     ],
@@ -200,6 +201,25 @@ def test_a_damaged_cache_is_detected_and_cleared(tmp_path: Path) -> None:
         path = Path(str(fetch(tmp_path, address)["path"]))
         path.write_bytes(CONTENT[:-1])
         assert "damaged" in str(fetch(tmp_path, address)["error"])
+        assert Path(str(fetch(tmp_path, address)["path"])).read_bytes() == CONTENT
+
+
+def test_a_cache_that_cannot_be_repaired_is_named_with_a_remedy(tmp_path: Path) -> None:
+    with fake_hub("good") as (address, _):
+        path = Path(str(fetch(tmp_path, address)["path"]))
+        ref = path.parents[2] / "refs" / "v1"
+        commit = ref.read_bytes()
+        ref.write_bytes(b"\xff")
+        message = str(fetch(tmp_path, address)["error"])
+        assert "choose a folder for downloads (HF_HOME; now " in message
+        assert "check the connection" not in message
+        ref.write_bytes(commit)
+        path.unlink()
+        path.mkdir()
+        message = str(fetch(tmp_path, address)["error"])
+        assert message.startswith(f"{path} cannot be read: ")
+        assert "; delete this folder, or " in message
+        path.rmdir()
         assert Path(str(fetch(tmp_path, address)["path"])).read_bytes() == CONTENT
 
 

@@ -91,8 +91,9 @@ def _fetch(entry: Checkpoint, guided: str) -> tuple[Path, bytes]:
     try:
         content = path.read_bytes()
     except OSError as error:  # another process may have deleted it
+        cure = "delete this folder" if path.is_dir() else "try again"
         raise WeightsError(
-            f"{path} cannot be read: {error.strerror}; try again, or {by_hand}"
+            f"{path} cannot be read: {error.strerror}; {cure}, or {by_hand}"
         ) from error
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != entry.sha256:
@@ -232,6 +233,8 @@ def _received_bytes(entry: Checkpoint) -> int:
 
 def _is_of_storage(error: Exception) -> bool:
     """Whether an error comes from the disk; those of the connection name no file."""
+    if isinstance(error, UnicodeDecodeError):  # of a damaged file of the cache
+        return True
     numbers = (*FULL, errno.EIO, errno.ESTALE, errno.EFBIG)  # of open files, without a name
     return isinstance(error, OSError) and (error.filename is not None or error.errno in numbers)
 
@@ -241,7 +244,12 @@ def _reason(error: Exception) -> str:
     response: Any = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status is not None:
-        meanings = {401: "access denied", 403: "access denied", 404: "not found there"}
+        meanings = {
+            401: "access denied",
+            403: "access denied",
+            404: "not found there",
+            429: "too many requests, try again later",
+        }
         return f"HTTP status {status}" + (f" ({meanings[status]})" if status in meanings else "")
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

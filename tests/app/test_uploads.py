@@ -39,9 +39,11 @@ def test_a_form_is_the_same_in_pieces_of_any_size(piece: int) -> None:
 
 
 @pytest.mark.parametrize("piece", [1, 7, 100_000])
-def test_an_empty_line_before_the_first_boundary_is_ignored(piece: int) -> None:
-    _, body = form({"model": "l1"}, "a.mp3", b"song")
-    reader, file = read(b"\r\n" + body, piece)
+@pytest.mark.parametrize("before", ["", "A form.", "--mar", "A --mark\r\n- in many lines.\r\n"])
+def test_text_before_the_first_boundary_is_ignored(before: str, piece: int) -> None:
+    kind, body = form({"model": "l1"}, "a.mp3", b"song")
+    assert "boundary=mark" in kind
+    reader, file = read(before.encode() + b"\r\n" + body, piece)
     assert (reader.check().fields, file) == ({"model": "l1"}, b"song")
 
 
@@ -51,6 +53,13 @@ def test_a_body_that_does_not_start_with_its_boundary_is_refused(before: bytes, 
     _, body = form({}, "a.mp3", b"song")
     with pytest.raises(RefusedError, match="first line is not its boundary"):
         read(before + body.replace(b"mark", b"other"), piece)[0].check()
+
+
+@pytest.mark.parametrize("piece", [1000, 100_000])
+def test_a_long_text_before_the_first_boundary_is_refused_as_it_arrives(piece: int) -> None:
+    _, body = form({}, "a.mp3", b"song")
+    with pytest.raises(RefusedError, match="nor is another in its first 4096"):
+        read(bytes(FIELD_BYTES + 1) + b"\r\n" + body, piece)
 
 
 def test_a_file_is_refused_at_the_first_byte_over_the_limit() -> None:

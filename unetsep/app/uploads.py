@@ -18,6 +18,7 @@ from .jobs import JobLimits, RefusedError, disk_errors
 
 PIECE = 1 << 20  # bytes that are buffered before they are written
 MAX_FIELDS, FIELD_BYTES = 20, 4096
+NO_BOUNDARY = f"its first line is not its boundary, nor is another in its first {FIELD_BYTES} bytes"
 OVERHEAD = 64 * 1024  # bytes of fields and boundaries around the file
 
 
@@ -66,6 +67,9 @@ class FormReader:
         self.complete = False
         self.pending: list[bytes] = []  # data of the file, not yet written
         self._limit = limit
+        # What precedes the first boundary, which begins a line; None after it.
+        self._preamble: bytes | None = b"\r\n"
+        self._boundary = b"\r\n--" + boundary
         self._parts, self._files = 0, 0
         self._name, self._value = b"", b""
         self._header = [b"", b""]  # name and value
@@ -93,10 +97,19 @@ class FormReader:
             If it is not a form, or too large.
         """
         try:
-            self._parser.write(data)
+            self._parser.write(self._without_preamble(data))
         except FormParserError as error:
-            reason = str(error) if self._parts else "its first line is not its boundary"
-            raise _malformed(reason) from error
+            raise _malformed(str(error) if self._parts else NO_BOUNDARY) from error
+
+    def _without_preamble(self, data: bytes) -> bytes:
+        """The data from the first boundary on; any text may precede it (RFC 2046, 5.1.1)."""
+        if self._preamble is None:
+            return data
+        text, boundary, rest = (self._preamble + data).partition(self._boundary)
+        if len(text) > FIELD_BYTES:
+            raise _malformed(NO_BOUNDARY)
+        self._preamble = None if boundary else text
+        return boundary[2:] + rest
 
     def _begin(self) -> None:
         self._name, self._value, self._is_file = b"", b"", False
@@ -157,7 +170,7 @@ class FormReader:
             If its end or the file is missing.
         """
         if not self.complete:
-            raise _malformed("its end is missing")
+            raise _malformed("its end is missing" if self._preamble is None else NO_BOUNDARY)
         if not self._files:
             raise _malformed("it must hold one file, in the field 'file'")
         if not self.upload.bytes:

@@ -66,6 +66,7 @@ Sender.prototype.send = async function (...values) {
 """
 MISTAKE = "The app failed unexpectedly: its log says why."
 DEAF = "The app does not answer. Is it still running?"
+RESTARTED = "The app was restarted with other models. Choose one above, then try again."
 GONE = "It was removed, or the app was restarted. Add the song again."
 
 
@@ -276,6 +277,29 @@ def test_songs_of_another_tab_are_remembered(page: Any, app: LocalApp, songs: li
     until(lambda: page.execute_script("return localStorage.getItem('unetsep-jobs')") == "[]")
     assert states(page) == {}
     assert message(page) == "1 song was removed, or the app was restarted."
+
+
+def test_a_restart_with_other_models_shows_these_and_offers_to_try_again(
+    page: Any, songs: list[Path]
+) -> None:
+    names = "return [...document.querySelectorAll('#quality option')].map(({ text }) => text)"
+    present = page.execute_script(names)
+    page.execute_script(
+        """
+        const { choices } = unetsepApp;
+        choices.models = [{ ...choices.models[0], name: "old" }];
+        choices.qualities = [{ ...choices.qualities[0], title: "Old", model: "old" }];
+        unetsepApp.fill("quality", choices.qualities);
+        """
+    )
+    content = base64.b64encode(songs[0].read_bytes()).decode()
+    page.execute_script(DROP, json.dumps([["One.flac", content], ["Two.flac", content]]))
+    until(lambda: states(page) == {"One.flac": RESTARTED, "Two.flac": RESTARTED})
+    assert page.execute_script(names) == present
+    assert all("422" in line for line in complaints(page))  # what Chromium says of the answers
+    for button in page.find_elements("css selector", ".song .first"):
+        button.click()
+    until(lambda: states(page) == {"One": "Ready", "Two": "Ready"})
 
 
 def test_a_song_that_another_tab_removes_is_no_longer_ready_here(

@@ -7,6 +7,7 @@ const PERIOD = 1000; // ms between polls
 const PLAYER = "player"; // state of the browser's history while the player is open
 const SLICE = 100; // jobs per request
 const GONE = "It was removed, or the app was restarted. Add the song again.";
+const RESTARTED = "The app was restarted with other models. Choose one above, then try again.";
 const PART_WORDS = { vocals: "Vocals", drums: "Drums", bass: "Bass", other: "Other instruments" };
 
 function make(tag, attributes = {}, ...children) {
@@ -269,13 +270,21 @@ class App {
 
   async start() {
     try {
-      this.choices = await ask("choices");
+      await this.loadChoices();
     } catch (error) {
       this.complain(error.message);
       setTimeout(() => this.start(), PERIOD);
       return;
     }
     this.complain("");
+    this.restore();
+  }
+
+  /** Load what can be chosen; the lists change only if that has changed. */
+  async loadChoices() {
+    const choices = await ask("choices");
+    if (JSON.stringify(choices) === JSON.stringify(this.choices)) return;
+    this.choices = choices;
     const { qualities, formats, limits } = this.choices;
     this.fill("quality", qualities);
     this.fill("format", formats);
@@ -284,7 +293,16 @@ class App {
     const keep = spanWords(limits.keep_seconds);
     $("keep").textContent =
       `Songs are removed ${keep} after you last used them, and when the app ends.`;
-    this.restore();
+  }
+
+  /** Whether the app has lost a model, in a restart; the lists then show its present ones. */
+  async hasLost(model) {
+    try {
+      await this.loadChoices();
+    } catch {
+      return false;
+    }
+    return !this.choices.models.some(({ name }) => name === model);
   }
 
   /** Fill a list of choices; the description of the selected one is shown below it. */
@@ -388,16 +406,21 @@ class App {
 
   // Songs
 
-  /** Upload files; dropped ones come with their entries. */
-  add(files, entries = []) {
-    if (!this.choices || !files.length) return;
-    const fields = {
+  /** What is chosen, as fields of a form. */
+  get fields() {
+    return {
       model: this.quality.model,
       passes: this.quality.passes,
       two_stems: $("parts").value,
       format: $("format").value,
       player: "true",
     };
+  }
+
+  /** Upload files; dropped ones come with their entries. */
+  add(files, entries = []) {
+    if (!this.choices || !files.length) return;
+    const { fields } = this;
     const refused = [];
     for (const [index, file] of [...files].entries()) {
       const row = this.addRow(file.name);
@@ -492,6 +515,9 @@ class App {
         row.say("Waiting: the queue is full", 0);
         await new Promise((resolve) => setTimeout(resolve, 3 * PERIOD));
         this.toSend.unshift(song);
+      } else if (error.status === 422 && (await this.hasLost(fields.model))) {
+        if (row.state === "removed") return;
+        row.fail(RESTARTED, () => this.sendAgain({ ...song, fields: this.fields }));
       } else row.fail(error.message, mayPass(error) ? () => this.sendAgain(song) : null);
     }
   }

@@ -188,8 +188,9 @@ def test_a_run_that_began_with_duplicates_is_resumed_with_them(
         (tmp_path / "songs.json").write_text(json.dumps(lists))
         train, valid = load_data(data, songs=[*songs, *lists["valid_songs"]])
         resume(tmp_path, SongLists.of(train, valid))
-        (told,) = (record.message for record in caplog.records)
+        told, leak = (record.message for record in caplog.records)
         assert told.count(" is in ") == 4 - len(songs)
+        assert " has the bass of songs/valid/two" in leak  # as it has been from the beginning
 
 
 def test_the_data_of_a_run_keeps_its_place_unless_another_is_named(
@@ -241,6 +242,27 @@ def test_a_stem_shared_with_a_validation_song_is_reported(
     assert said.endswith(
         "--leave-out names them: songs/train/remix has the vocals of musdb/valid/Leaf - Summerghost"
     )
+    caplog.clear()
+    load_data(dataclasses.replace(data, leave_out=("remix=vocals",)))
+    load_data(data, all_songs=True)
+    assert not caplog.records
+
+
+def test_a_stem_shared_with_the_song_of_a_held_out_excerpt_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    song, remix = tmp_path / "train/song", tmp_path / "train/remix"
+    write(song / "vocals", 60, 20 * RATE)
+    write(song / "drums", 61, 20 * RATE)
+    write(remix / "drums", 62, 3 * RATE)
+    audio, rate = soundfile.read(song / "vocals.wav", dtype="int16")
+    soundfile.write(remix / "vocals.flac", audio, rate)
+    roots, stems = {"songs": [tmp_path]}, ("vocals", "drums")
+    data = find_data(roots, tmp_path / "cache", stems=stems, held_out=1)
+    _, valid = load_data(data)
+    assert [each.name for each in valid] == ["song"]
+    (said,) = (record.message for record in caplog.records if "are trained on" in record.message)
+    assert said.endswith("songs/train/remix has the vocals of songs/valid/song")
     caplog.clear()
     load_data(dataclasses.replace(data, leave_out=("remix=vocals",)))
     load_data(data, all_songs=True)

@@ -236,8 +236,6 @@ def load_data(
     valid = [each for each in recordings if each.split == "valid"]
     candidates = [each for each in recordings if each.split == "train"]
     candidates = apply_leave_out(candidates, data.leave_out, data.stems)
-    if not all_songs:
-        _warn_of_shared_stems(candidates, valid)
     train, excerpts = hold_out(
         candidates,
         data.stems,
@@ -245,6 +243,9 @@ def load_data(
         HELD_SECONDS * SAMPLE_RATE,
         origins=[name for name, kind in DATASETS.items() if kind.held_out],
     )
+    if not all_songs:
+        wholes = [dataclasses.replace(each, start=0, stop=None) for each in excerpts]
+        _warn_of_shared_stems(candidates, valid + wholes)
     if not valid + excerpts:
         cure = "" if data.held_out else ", without --held-out 0"
         raise TrainingError(
@@ -272,7 +273,7 @@ def _warn_of_shared_stems(train: Sequence[Recording], valid: Sequence[Recording]
     for each, name, levels in stems(train):
         if levels in valid_stems:
             song, stem = valid_stems[levels]
-            if _same(each.stem(name), song.stem(stem)):
+            if each.pcm is not song.pcm and _same(each.stem(name), song.stem(stem)):
                 sentences.append(f"{listed_name(each)} has the {stem} of {listed_name(song)}")
     if sentences:
         logger.warning(

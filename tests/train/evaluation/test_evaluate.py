@@ -262,6 +262,12 @@ def test_equal_names_of_methods_are_refused(root: Path, tmp_path: Path) -> None:
         evaluate(tracks, methods, Settings(tmp_path), jobs=0)
 
 
+def test_a_stem_called_as_the_mean_over_stems_is_refused(tmp_path: Path) -> None:
+    track = Track("song", "test", tmp_path, ("drums", "mean"))
+    with pytest.raises(ValueError, match="song has a stem called mean, as reports"):
+        evaluate([track], baseline_methods("mixture"), Settings(tmp_path))
+
+
 def test_museval_reads_the_folder(root: Path, tmp_path: Path) -> None:
     museval = pytest.importorskip("museval")
     found = run(root, tmp_path)

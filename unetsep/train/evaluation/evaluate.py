@@ -119,12 +119,19 @@ def evaluate(
     Raises
     ------
     ValueError
-        If two methods or tracks have one name, or ``jobs`` is not positive.
+        If two methods or tracks have one name, a stem is called ``mean``, or ``jobs`` is not
+        positive.
     UnetsepError
         If a process dies or results cannot be written.
     """
     _check_names([method.name for method in methods], "methods")
     _check_names([results.file_name(track) for track in tracks], "tracks")
+    for track in tracks:
+        if "mean" in track.stems:
+            raise ValueError(
+                f"{track.name} has a stem called mean, as reports call the mean over stems: give "
+                "it another name"
+            )
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     work = functools.partial(score_track, methods=tuple(methods), settings=settings)

@@ -496,20 +496,75 @@ def test_no_song_of_a_web_folder_is_lost_or_searched_in_circles(tmp_path, monkey
         page = "".join(f'<a href="{name}">x</a>' for name in names)
         (tmp_path / folder / "index.html").write_text(page)
     timed_out = [True]
-    list_page = HTTPFileSystem._ls
+    list_page = HTTPFileSystem.ls
 
-    async def listing(self, url, **options):
+    def listing(self, url, **options):
         if "cd%203" in url and timed_out:
             timed_out.pop()
             raise TimeoutError
-        return await list_page(self, url, **options)
+        return list_page(self, url, **options)
 
-    monkeypatch.setattr(HTTPFileSystem, "_ls", listing)
+    monkeypatch.setattr(HTTPFileSystem, "ls", listing)
     with serve(tmp_path) as (url, _), Spool(None) as spool:
         songs = spool.find([f"{url}/in/"], tmp_path / "out", lambda _: None)
+        assert not timed_out
         assert [song.track for song in songs] == ["b", "cd 1/a", "cd 2/a", "cd 3/a"]
         (missing,) = spool.find([f"{url}/no/"], tmp_path / "out", print)
     assert str(missing.error).endswith("/no does not exist")
+
+
+FORBIDDEN = "no%1"
+
+
+@pytest.mark.parametrize("words", [(), ("",), ("/",), (f"/{FORBIDDEN}",), (f"/{FORBIDDEN}/cd 1/",)])
+def test_a_folder_that_cannot_be_listed_is_an_error_and_retried(
+    memory, run, tmp_path, monkeypatch, words
+):
+    for name in ("a.wav", f"{FORBIDDEN}/cd 1/b.wav", "hidden/.x/c.wav"):
+        memory.pipe_file(f"/bucket/in/{name}", write(tmp_path / "a.wav").read_bytes())
+    list_folder = MemoryFileSystem.ls
+
+    def ls(self, path, detail=True, **options):
+        if path.rstrip("/").endswith((FORBIDDEN, ".x")):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return list_folder(self, path, detail, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", ls)
+    result = run(f"{BUCKET}/in/", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    message = f"Error: {BUCKET}/in/{FORBIDDEN} could not be listed: [Errno 13] Permission denied"
+    assert message in result.stderr
+    assert "1 of 2 failed" in result.stderr
+    assert "skipped: 1 hidden" in result.stderr
+    assert {name.rpartition("/")[0] for name in stems_here(tmp_path / "out")} == {"a"}
+    monkeypatch.setattr(MemoryFileSystem, "ls", list_folder)
+    urls = [f"{BUCKET}/in{word}" for word in words]
+    result = run("--retry-failed", *urls, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    names = {name.rpartition("/")[0] for name in stems_here(tmp_path / "out")}
+    assert names == {"a", f"{FORBIDDEN}/cd 1/b"}
+
+
+def test_a_page_that_may_not_be_read_is_an_error_and_retried(memory, run, tmp_path, monkeypatch):
+    write(tmp_path / "in/a.wav")
+    write(tmp_path / "in/no 1/b 2.wav")
+    list_page = HTTPFileSystem.ls
+
+    def listing(self, url, **options):
+        if url.endswith("no%201/"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return list_page(self, url, **options)
+
+    monkeypatch.setattr(HTTPFileSystem, "ls", listing)
+    with serve(tmp_path / "in") as (url, _):
+        result = run(f"{url}/", "-o", tmp_path / "out")
+        assert result.exit_code == 1
+        assert f"Error: {url}/no%201 could not be listed: [Errno 13] Permission" in result.stderr
+        assert {name.rpartition("/")[0] for name in stems_here(tmp_path / "out")} == {"a"}
+        monkeypatch.setattr(HTTPFileSystem, "ls", list_page)
+        assert run("--retry-failed", "-o", tmp_path / "out").exit_code == 0
+    names = {name.rpartition("/")[0] for name in stems_here(tmp_path / "out")}
+    assert names == {"a", "no 1/b 2"}
 
 
 def test_failed_songs_of_a_bucket_are_retried_by_the_log_beside_its_stems(memory, run, tmp_path):

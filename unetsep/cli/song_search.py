@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
+from urllib.parse import unquote
 
 from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url, track_name
 from ..library.log import failed_lines, failed_songs, find_logs, last_lines
 from ..library.records import outputs_in
 from ..library.remote import Spool
 from ..library.shards import Shard
-from ..library.store import public_url
+from ..library.store import READ_ONLY, UrlPath, public_url, split_url
 from .terminal import Messages
 
 
@@ -125,11 +126,14 @@ def _track(source: str, last: Mapping[str, Mapping[str, str]]) -> str | None:
     """
     if source in last:
         return last[source]["track"] if last[source]["status"] == "error" else None
-    for folder in Path(source).parents:
-        line = last.get(str(folder))
+    path = UrlPath(source) if is_url(source) else Path(source)
+    for folder in path.parents:
+        line = last.get(str(folder)) or last.get(f"{folder}/")  # as users end URLs of folders
         if line and line["status"] == "error":
             start = line["track"] if line["track"].endswith("/") else ""
-            return start + track_name(Path(source).relative_to(folder))
+            inner = path.relative_to(folder)
+            is_web = split_url(source)[0] in READ_ONLY
+            return start + track_name(PurePath(unquote(str(inner))) if is_web else inner)
     return None
 
 

@@ -311,7 +311,9 @@ class Spool:
         """
         lists_urls = store.scheme in READ_ONLY  # and with encoded letters
         root = unquote(web_path(store.root)) if lists_urls else store.root
-        paths = sorted(store.files_below())
+        unlisted: dict[str, str] = {}
+        files = store.files_below(unlisted.__setitem__)
+        paths = sorted([*files, *unlisted])
         outputs = _outputs(store, paths) if store.place_in(stems) is not None else set()
         stems_folder = stems.place_in(store)
         excluded = f"{store.at(stems_folder)}/" if stems_folder else None
@@ -324,6 +326,9 @@ class Spool:
             if path in outputs or (excluded and path.startswith(excluded)):
                 continue
             if not inner:  # the folder itself: consoles of buckets create an empty object
+                continue
+            if path in unlisted:
+                songs.append(self.input(song_url, f"{inner}/", unlisted[path]))
                 continue
             name = PurePosixPath(inner)
             hidden = any(part.startswith(".") for part in name.parts)

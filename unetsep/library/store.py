@@ -305,34 +305,55 @@ class Store:
             return {}
         return {PurePosixPath(e["name"]).name: e for e in entries if e["type"] != "directory"}
 
-    def files_below(self) -> list[str]:
-        """Paths, or URLs, of all files in the folder and those below."""
-        if self.scheme not in READ_ONLY:
-            return list(self.retry("", "listed", lambda: self.files.find(f"{self.root}/")))
-        # Not fsspec's `find`: it omits pages that time out, and files that have one name in two
-        # folders to which a page links; links to ./ and ../../ lead it in circles.
-        files, searched, folders = set(), set(), [f"{self.root}/"]
+    def files_below(self, on_error: Callable[[str, str], None]) -> list[str]:
+        """Paths, or URLs, of all files in the folder and those below, and of hidden folders.
+
+        Parameters
+        ----------
+        on_error
+            Called with each folder below that cannot be listed, and the message.
+        """
+        top = f"{self.root}/"
+        if self.scheme in BUCKETS:
+            return list(self.retry("", "listed", lambda: self.files.find(top)))
+        # Not fsspec's `find`: it omits folders that cannot be listed. On the web it also omits
+        # files that have one name in two folders to which a page links, and follows circles.
+        files, folders, searched = set(), [top], {top}
         while folders:
             folder = folders.pop()
-            searched.add(folder)
-            for link in self._links(folder):
-                parts = link.split("/")
-                url = "/".join(part for part in parts if part != ".")
-                if not url.endswith("/") or "?" in url or "#" in url:
-                    files.add(url)
-                elif ".." not in parts and url not in searched:
-                    folders.append(url)
+            try:
+                paths = self._paths_in(folder)
+            except TransferError as error:
+                if folder == top:
+                    raise
+                if not isinstance(error, AbsentError):
+                    on_error(folder, str(error))
+                continue
+            for path in paths - searched:
+                if path.endswith("/"):
+                    folders.append(path)
+                    searched.add(path)
+                else:
+                    files.add(path)
         return list(files)
 
-    def _links(self, folder: str) -> list[str]:
-        """URLs to which the page of a folder on a web server links; none if it does not exist."""
-        name = web_path(folder).removeprefix(web_path(self.root)).strip("/")
-        try:
-            return list(self.retry(name, "listed", lambda: self.files.ls(folder, detail=False)))
-        except AbsentError:
-            if name:
-                return []
-            raise
+    def _paths_in(self, folder: str) -> set[str]:
+        """Paths, or URLs, in one folder; those of folders to search end with a slash."""
+        is_web = self.scheme in READ_ONLY
+        place, root = (web_path(folder), web_path(self.root)) if is_web else (folder, self.root)
+        name, path = place.removeprefix(root).strip("/"), self.files._strip_protocol(folder)
+        paths = set()
+        for entry in self.retry(name, "listed", lambda: self.files.ls(path, detail=True)):
+            parts = entry["name"].rstrip("/").split("/")
+            is_folder = entry["type"] == "directory"
+            if is_web:
+                if is_folder and ".." in parts:
+                    continue
+                parts = [part for part in parts if part != "."]
+                is_folder &= not re.search("[?#]", entry["name"])
+            is_folder &= not parts[-1].startswith(".")
+            paths.add("/".join(parts) + "/" * is_folder)
+        return paths
 
     def fetch(self, path: Path, info: Mapping[str, Any]) -> None:
         """Download the file at the URL, and compare it with the store's size and checksum."""

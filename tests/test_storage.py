@@ -166,3 +166,23 @@ def test_created_folders_are_removed_again_unless_they_hold_files(tmp_path: Path
     (tmp_path / "d" / "stem.wav").touch()
     folders.remove()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["before", "d", "stem.wav"]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_a_folder_that_another_run_removes_while_it_is_created_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    mkdir, removals = Path.mkdir, [True]
+
+    def losing(path: Path, *words: object, **options: object) -> None:
+        if removals:
+            removals.pop()
+            raise error
+        mkdir(path, *words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", losing)
+    folders = MadeFolders()
+    folders.make(tmp_path / "a")
+    assert not removals
+    assert (tmp_path / "a").is_dir()
+    folders.remove()

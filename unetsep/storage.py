@@ -21,6 +21,8 @@ from .errors import UnetsepError
 PREFIX = ".unetsep-"
 # Errors of a full disk, and of a full quota.
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# How often in a row another run may remove a folder that this one needs and that is still empty.
+REMOVALS = 5
 # Bytes for each read.
 READ_BYTES = 1 << 20
 
@@ -104,6 +106,10 @@ class MadeFolders:
         # Noted before creating them, which may fail halfway.
         self._folders |= missing | made.intersection(folders)
         self._active.add(self)
+        for _ in range(REMOVALS):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                folder.mkdir(parents=True, exist_ok=True)
+                return
         folder.mkdir(parents=True, exist_ok=True)
 
     def remove(self) -> None:

@@ -20,7 +20,7 @@ import unetsep.audio.stem_files
 from tests.signals import RATE, music
 from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.formats import OutputFormat
-from unetsep.audio.staging import remove_leftovers
+from unetsep.audio.staging import Staging, remove_leftovers
 from unetsep.audio.stem_files import StemFiles
 from unetsep.audio.targets import REMEDIES, check_targets
 from unetsep.audio.writers import WavWriter, quantize
@@ -55,6 +55,22 @@ def test_targets_appear_together_at_the_commit(tmp_path, container, depth):
     for path, stem in zip(paths, stems(), strict=True):
         error = soundfile.read(path)[0].T - stem
         assert np.sqrt(np.mean(error**2)) < (0.02 if depth is None else 1e-4)
+
+
+def test_an_empty_folder_that_another_run_removes_is_created_again(tmp_path, monkeypatch):
+    (one, two), removals = targets(tmp_path), [False, True, True]
+
+    def removing(folders):
+        if removals.pop():
+            one.parent.rmdir()
+        return Staging(folders)
+
+    monkeypatch.setattr(unetsep.audio.stem_files, "Staging", removing)
+    with StemFiles([one, two], OutputFormat("wav", "16"), INFO) as files:
+        files.write(stems())
+        files.commit()
+    assert not removals
+    assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
 
 
 @pytest.mark.parametrize(("container", "depth"), FORMATS)

@@ -29,7 +29,7 @@ import numpy as np
 import soundfile
 
 from ..errors import AudioError, CancelledError
-from ..storage import MadeFolders
+from ..storage import REMOVALS, MadeFolders
 from ..unfinished import as_they_end, register_undo, uninterrupted, unregister_undo
 from .decoder import AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, check_stems, open_writer
@@ -113,7 +113,7 @@ class StemFiles:
             self._folders.make(folder)
         self._check_targets()
         with uninterrupted():
-            staging = self._staging = Staging(folders)
+            staging = self._staging = self._lock(folders)
         self._parts = [staging.name(path, i, ".part") for i, path in enumerate(self._targets)]
         if self._output.is_float:
             for part in self._parts:
@@ -122,6 +122,15 @@ class StemFiles:
         self._spools = [[staging.name(path, i, ".spool")] for i, path in enumerate(self.paths)]
         for (spool,) in self._spools:
             self._writers.append(WavWriter(spool, self._spool_depth, self._info))
+
+    def _lock(self, folders: Sequence[Path]) -> Staging:
+        """Lock the folders; those that another run removes before are created again."""
+        for _ in range(REMOVALS):
+            with contextlib.suppress(FileNotFoundError):
+                return Staging(folders)
+            for folder in folders:
+                self._folders.make(folder)
+        return Staging(folders)
 
     def write(self, block: Block) -> None:
         """Append ``(stems, channels, samples)``."""

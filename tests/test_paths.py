@@ -149,6 +149,7 @@ def test_a_clash_of_names_is_reported_for_both_songs_only(tmp_path):
         (("a/x.wav", "a/x.mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
         (("a/x.wav", "a/y.wav"), "{artist}/{stem}.{ext}", "such as {track}/{stem}.{ext}"),
         (("a/Song.wav", "a/Song .mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
+        (("a/x.WAV", "a/x.wav"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
         (("a/x.wav", "b/x.wav"), TEMPLATE, "name a folder that holds both instead"),
     ],
 )
@@ -232,6 +233,10 @@ def test_names_that_differ_in_case_or_accents_collide_where_the_drive_thinks_so(
     remedy = "such as {track}-{suffix}/{stem}.{ext}"
     found = [bool(clash) and clash.endswith(remedy) for clash in clashes_among(songs, targets)]
     assert found == [case or always] * 2
+    songs = [Input(tmp_path / f"x.{suffix}", "x") for suffix in ("WAV", "wav")]
+    remedy = "rename one of them, or separate each to its own folder" if case or always else remedy
+    clashes = clashes_among(songs, named(songs, tmp_path / "out"))
+    assert [clash.endswith(remedy) for clash in clashes] == [True, True]
     assert sorted(tmp_path.rglob("*")) == before
 
 

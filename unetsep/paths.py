@@ -287,7 +287,11 @@ def find_clashes(
             if owner != index:
                 # Otherwise a link leads to the same folder, and another name would not help.
                 same_name = folded(path) in map(folded, chain(*targets[owner]))
-                remedy = _remedy(songs[owner], song) if same_name else ELSEWHERE
+                remedy = (
+                    _remedy(songs[owner], song, target.parent, name_rules)
+                    if same_name
+                    else ELSEWHERE
+                )
                 clashes[owner] = clashes[index] = (
                     f"{songs[owner].path} and {song.path} would both be written to {path}: "
                     + remedy
@@ -295,15 +299,17 @@ def find_clashes(
     return clashes
 
 
-def _remedy(first: Input, second: Input) -> str:
-    """Advice on how two songs can get stems with different names."""
+def _remedy(first: Input, second: Input, folder: Path, name_rules: NameRules) -> str:
+    """Advice on how two songs, whose stems would be in a folder, can get different names."""
     if str(first.path) == str(second.path):  # two URLs that differ in their query
         return "separate one of them by itself, to another folder with -o"
     for template in ("{track}/{stem}.{ext}", "{track}-{suffix}/{stem}.{ext}"):
         names = [target_path(template, song, "stem", "ext", "model") for song in (first, second)]
-        if folded(names[0]) != folded(names[1]):
+        if not name_rules.same(folder / names[0], folder / names[1]):
             return f"give --filename more fields, such as {template}"
-    return "name a folder that holds both instead, or separate each to its own folder"
+    in_one_folder = first.path.parent == second.path.parent
+    change = "rename one of them" if in_one_folder else "name a folder that holds both instead"
+    return f"{change}, or separate each to its own folder"
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:

@@ -81,6 +81,28 @@ def test_a_run_trains_on_a_new_kind_of_data_set(
         read_data(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"roots": {"songs": "/songs"}}, "songs is '/songs', expected a list of texts"),
+        ({"roots": {"songs": [{}]}}, r"songs is \[{}\], expected a list of texts"),
+        ({"leave_out": "one"}, "leave_out is 'one', expected a list of texts"),
+        ({"stems": [3]}, r"stems is \[3\], expected a list of texts"),
+        ({"cache": 1.5}, "cache is 1.5"),
+        ({"held_out": "3"}, "held_out is '3'"),
+        ({"init_from": []}, r"init_from is \[\]"),
+    ],
+    ids=str,
+)
+def test_data_of_wrong_types_is_refused(
+    tmp_path: Path, changed: dict[str, object], message: str
+) -> None:
+    data = dataclasses.asdict(find_data({"songs": [tmp_path]}, tmp_path / "cache"))
+    (tmp_path / "data.json").write_text(json.dumps(data | changed))
+    with pytest.raises(TrainingError, match=f"does not say where its data is: {message}$"):
+        read_data(tmp_path)
+
+
 def test_musdb_is_refused_for_other_stems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSDB_PATH", str(tmp_path))
     assert find_data({}).roots == {"musdb": (str(tmp_path.resolve()),)}

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 # Length of the excerpts held out of the user's own songs, and how many of them by default:
 # 14 seven-second clips alone are noise.
 HELD_SECONDS, HELD_OUT = 10, 10
+# Types of the fields of `DataConfig` that are no lists.
+KINDS = {"cache": str, "init_from": str | None, "held_out": int, "guide": str | None}
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,13 @@ def read_data(run: Path) -> DataConfig:
     """
     try:
         values = json.loads((run / "data.json").read_text(encoding="utf-8"))
-        values["roots"] = {name: tuple(folders) for name, folders in values["roots"].items()}
+        values["roots"] = {name: _texts(name, each) for name, each in values["roots"].items()}
         for name in ("stems", "leave_out"):
-            values[name] = tuple(values[name])
+            values[name] = _texts(name, values[name])
         data = DataConfig(**values)
+        for name, kind in KINDS.items():
+            if not isinstance(getattr(data, name), kind):
+                raise TypeError(f"{name} is {getattr(data, name)!r}")
     except FileNotFoundError as error:
         raise TrainingError(f"{run} does not say where its data is: no data.json") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -172,6 +177,13 @@ def read_data(run: Path) -> DataConfig:
                 f"{run} has data of the kind {name!r}: expected {', '.join(DATASETS)}"
             )
     return data
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """A list of texts in ``data.json``; a text alone would pass for one of its letters."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise TypeError(f"{name} is {value!r}, expected a list of texts")
+    return tuple(value)
 
 
 def load_recordings(

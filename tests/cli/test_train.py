@@ -399,6 +399,7 @@ def test_the_length_of_clips_can_be_chosen(tmp_path: Path, monkeypatch: pytest.M
         ((), 20_000, "20000 steps, 4 clips a step"),
         (("--max-minutes", 480), UNLIMITED, "480 minutes, 4 clips a step"),
         (("--max-minutes", 0), 20_000, "20000 steps, 4 clips a step"),
+        (("--max-steps", UNLIMITED), UNLIMITED, f"{UNLIMITED} steps, 4 clips a step"),
         (("--max-minutes", 5, "--max-steps", 7), 7, "7 steps or 5 minutes, 4 clips a step"),
     ],
 )

@@ -212,8 +212,9 @@ def _with_losses(options: TrainOptions) -> TrainOptions:
 
 def _length(config: TrainConfig) -> str:
     """When the run ends."""
-    ends = [f"{config.max_steps} steps"] if config.max_steps != UNLIMITED else []
-    ends += [f"{config.max_minutes:g} minutes"] if config.max_minutes else []
+    ends = [f"{config.max_minutes:g} minutes"] if config.max_minutes else []
+    if config.max_steps != UNLIMITED or not ends:
+        ends.insert(0, f"{config.max_steps} steps")
     return " or ".join(ends)
 
 

@@ -42,6 +42,18 @@ def test_export_halves_the_file_and_keeps_the_sdr(tmp_path: Path, whole: Path) -
         export_run(whole, loss="mse")
 
 
+def test_an_entry_is_strict_json_though_a_run_had_endless_minutes(
+    tmp_path: Path, whole: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run", ignore=lambda *_: ["export"]))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"max_minutes": math.inf}))
+    (file,) = export_run(run, loss="l1")
+    text = file.with_suffix(".json").read_text()
+    entry = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert entry["training"]["settings"]["max_minutes"] is None
+
+
 def test_weights_that_the_run_replaces_during_export_are_refused(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

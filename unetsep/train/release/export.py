@@ -31,6 +31,7 @@ from ...weights.manifest import (
 from ..callbacks import BEST, VALIDATION, best_weights
 from ..config import TrainConfig, TrainingError
 from ..data.recording import Recording
+from ..evaluation.report import strict
 from ..logs import read_log
 from ..validation import combine, recording_sdr
 from .command import loss_words, train_command
@@ -311,7 +312,7 @@ def _training(run: Path, config: TrainConfig) -> dict[str, Any]:
     }
     training: dict[str, Any] = {
         "splits": ["train", "valid"] if config.all_songs else ["train"],
-        "settings": settings,
+        "settings": strict(settings),  # endless minutes have no number in JSON
         "trained_with": list(config.losses),
     }
     for part in ("data", "versions"):

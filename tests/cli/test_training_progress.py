@@ -16,6 +16,7 @@ from unetsep.cli import training_progress
 from unetsep.cli.training_progress import ProgressBar, decoding
 from unetsep.train.fit import fit
 from unetsep.train.machine import Machine
+from unetsep.train.schedule import Clock
 
 
 def test_a_terminal_shows_speed_loss_best_sdr_and_time_left(
@@ -50,15 +51,22 @@ def test_without_a_terminal_there_are_only_lines_of_scores(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("minutes", "told"),
+    ("minutes", "earlier_hours", "told"),
     [
-        (0.0, "the 4 steps take about 10 h,"),
-        (90.0, "--max-minutes ends the run after 1 h 30 min"),
+        (0.0, 0, "the 4 steps take about 10 h,"),
+        (90.0, 0, "--max-minutes ends the run after 1 h 30 min"),
+        (900.0, 3, "the 4 steps take about 10 h,"),
+        (900.0, 6, "--max-minutes ends the run after 15 h"),  # 9 h are left
     ],
 )
 def test_the_length_of_a_run_is_reported_once_after_its_first_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, told: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: float,
+    earlier_hours: int,
+    told: str,
 ) -> None:
+    monkeypatch.setattr(Clock, "seconds", lambda _: 3600 * earlier_hours)
     monkeypatch.setattr(training_progress, "FIRST_MEASURED", 1)
     monkeypatch.setattr(training_progress, "LAST_MEASURED", 3)
     # A clock that moves by ten hours each time it is looked at, once for each step.

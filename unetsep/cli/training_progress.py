@@ -79,7 +79,7 @@ class ProgressBar(Callback):
         step_seconds = (now - self._measurement_start) / (LAST_MEASURED - FIRST_MEASURED)
         seconds = step_seconds * (config.max_steps - step)
         limit = 60 * config.max_minutes
-        if limit and limit < seconds:
+        if limit and limit - pl_module.clock.seconds() < seconds:  # of a resumed run less is left
             length = f"--max-minutes ends the run after {duration(limit)}"
         else:
             length = (

@@ -41,6 +41,8 @@ def test_a_source_is_a_stem_or_the_sum_of_all_others() -> None:
     assert parts_of("no_drums", STEMS) == ("vocals", "bass", "other")
     with pytest.raises(ValueError, match="there is no 'piano', expected some of vocals, drums"):
         parts_of("piano", STEMS)
+    with pytest.raises(ValueError, match=r"some of vocals, accompaniment, no_accompaniment$"):
+        parts_of("piano", TWO)
 
 
 @pytest.mark.parametrize("sources", [("vocals",), ("vocals", "vocals"), ("vocals", "piano")])

@@ -56,10 +56,8 @@ def parts_of(source: str, stems: Sequence[str]) -> StemSet:
     for stem in stems:
         if source == rest_of(stem):
             return tuple(other for other in stems if other != stem)
-    rests = [rest_of(stem) for stem in stems]
-    raise ValueError(
-        f"--sources: there is no {source!r}, expected some of {', '.join((*stems, *rests))}"
-    )
+    names = dict.fromkeys((*stems, *map(rest_of, stems)))
+    raise ValueError(f"--sources: there is no {source!r}, expected some of {', '.join(names)}")
 
 
 def check_set(sources: Sequence[str], stems: Sequence[str]) -> None:

@@ -67,7 +67,7 @@ def test_the_fine_spectrum_needs_no_bins_but_the_networks() -> None:
 
 
 def test_a_correction_leaves_the_vote_on_the_vocals_alone() -> None:
-    own, change, guide = torch.randn(1, 4, 2, 5, 6), torch.randn(1, 3, 2, 5, 6), torch.zeros(1)
+    own, change, guide = torch.randn(2, 4, 2, 5, 6), torch.randn(2, 3, 2, 5, 6), torch.zeros(1)
     for vocals in range(4):
         better = corrected(own, change, vocals)
         before, after = (

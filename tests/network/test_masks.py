@@ -1,4 +1,4 @@
-"""The gate after a network: stems that do not play are attenuated."""
+"""Ratios between masks, and the gate: stems that do not play are attenuated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unetsep.config import ModelConfig
-from unetsep.network.masks import GATE_FRAMES, gate_
+from unetsep.network.masks import GATE_FRAMES, gate_, ratio_masks
 
 THRESHOLD = -22.0
 
@@ -34,6 +34,17 @@ def gated(masks: Tensor, spectrum: Tensor) -> Tensor:
     after = masks.clone()
     gate_(after, spectrum, THRESHOLD)
     return after
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("seen", ["log", "linear"])
+def test_ratio_masks_have_the_values_of_the_equation(exponent: float, seen: str) -> None:
+    config = ModelConfig(mask="sigmoid", mask_exponent=exponent, mask_epsilon=0.1, input=seen)
+    masks, mixture = torch.rand(2, 4, 2, 5, 6), 3 * torch.randn(2, 2, 5, 6, dtype=torch.complex64)
+    mixture[..., 0] = 0
+    power = (masks * mixture.abs()[:, None] if seen == "linear" else masks) ** exponent
+    expected = (power + 0.1 / 4) / (power.sum(dim=1, keepdim=True) + 0.1) if exponent else masks
+    torch.testing.assert_close(ratio_masks(masks, mixture, config), expected)
 
 
 @pytest.mark.parametrize("share_db", [-50.0, -30.0, -22.0, -14.0, -8.0])
@@ -65,6 +76,7 @@ def test_a_stem_that_enters_is_whole_from_its_first_frame() -> None:
     found = gated(masks, spectrum)
     assert found[0, ..., 256:].min() > 0.49
     assert found[0, ..., : 256 - GATE_FRAMES - 8].max() < 0.0002
+    assert found[0, ..., 256 - GATE_FRAMES + 2 :].min() > 0.009  # the mean sees the stem ahead
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 30, 64, 65])

@@ -104,8 +104,7 @@ def write_guided_masks(
 def _write_rest(shares: Tensor, factor: Tensor, target: Tensor, vocals: int) -> None:
     slices = (slice(0, vocals), slice(vocals + 1, None))
     for part, index in zip(shares.tensor_split((vocals,), dim=1), slices, strict=True):
-        if part.shape[1]:
-            torch.mul(part, factor, out=target[:, index])
+        torch.mul(part, factor, out=target[:, index])
 
 
 def corrected(logits: Tensor, change: Tensor, vocals: int) -> Tensor:

@@ -25,10 +25,12 @@ def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    guard = Guard(inner, host, ["Songs.example.org"], lambda: None)
+    refused: list[None] = []
+    guard = Guard(inner, host, ["Songs.example.org"], lambda: refused.append(None))
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "headers": raw}
     asyncio.run(guard(scope, None, send))  # type: ignore[arg-type]
+    assert len(refused) == (sent[0]["status"] == 403)
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}
 
 
@@ -41,6 +43,7 @@ def ask(
         {"host": "songs.example.org"},
         {"host": HERE, "origin": f"http://{HERE}"},
         {"host": "songs.example.org:443", "origin": "https://songs.example.org"},
+        {"host": "Songs.Example.org", "origin": "http://songs.example.org"},
         {"host": HERE, "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"},
         {"host": HERE, "sec-fetch-site": "none", "sec-fetch-mode": "navigate"},
     ],
@@ -66,6 +69,8 @@ def test_requests_from_the_app_and_from_programs_are_allowed(
         {"host": HERE, "origin": f"http://{HERE}.evil.example"},
         {"host": HERE, "sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
         {"host": HERE, "sec-fetch-site": "same-site", "sec-fetch-mode": "cors"},
+        {"host": HERE, "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors",
+         "sec-fetch-dest": "document"},
         {"host": HERE, "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate",
          "sec-fetch-dest": "iframe"},
     ],
@@ -86,6 +91,7 @@ def test_an_app_for_other_machines_accepts_addresses_and_no_foreign_names() -> N
     for host in ("0.0.0.0", "192.168.0.7"):
         assert ask("GET", {"host": "192.168.0.7:8421"}, host)[0] == 200
         assert ask("GET", {"host": "evil.example:8421"}, host)[0] == 403
+    assert ask("GET", {"host": "studio:8421"}, "Studio")[0] == 200
 
 
 @pytest.mark.parametrize("headers", [{"host": HERE}, {"host": "evil.example"}])
@@ -98,8 +104,25 @@ def test_every_answer_forbids_foreign_scripts_frames_and_caches(headers: dict[st
     assert not [name for name in sent if name.startswith("access-control")]
 
 
+def test_a_refused_connection_is_closed_as_its_body_is_not_read() -> None:
+    assert ask("POST", {"host": "evil.example"})[1]["connection"] == "close"
+    assert "connection" not in ask("POST", {"host": HERE})[1]
+
+
+def test_what_is_no_request_passes_the_guard() -> None:
+    """When the app starts, for instance."""
+    passed: list[Any] = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        passed.append((scope, receive, send))
+
+    asyncio.run(Guard(inner, "::1", [], passed.clear)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+    assert passed == [({"type": "lifespan"}, None, None)]
+
+
 def test_hosts_are_parsed_and_loopback_is_recognised() -> None:
     assert host_name("[::1]:80") == "::1"
+    assert host_name("[FE80::1]") == "fe80::1"
     assert host_name("Example.org:80") == "example.org"
     assert is_loopback("127.0.0.1")
     assert is_loopback("::1")

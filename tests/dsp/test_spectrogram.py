@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from unetsep.dsp.spectrogram import (
     hann,
     magnitudes,
     overlap_add,
+    overlap_add_with_gradients,
+    powers,
     stft,
 )
 
@@ -24,6 +27,7 @@ LENGTHS = [1, 100, 1023, 1024, 1025, 4095, 4096, 4097, 50_000]
 def streamed(signal: torch.Tensor, block: int) -> torch.Tensor:
     transform = StreamingSTFT(N_FFT, HOP)
     blocks = [transform.push(piece) for piece in signal.split(block, dim=-1)]
+    assert all(each.is_complex() for each in blocks)
     return torch.cat([*blocks, transform.flush()], dim=-1)
 
 
@@ -72,12 +76,15 @@ def test_six_second_clip_has_256_frames() -> None:
     assert stft(clip, N_FFT, HOP).shape[-1] == 256
 
 
-def test_overlap_add_inverts_where_four_windows_overlap() -> None:
-    signal = torch.randn(30 * HOP, generator=torch.Generator().manual_seed(3))
-    inner = slice(3 * HOP, -3 * HOP)
-    assert torch.allclose(
-        overlap_add(stft(signal, N_FFT, HOP), HOP)[inner], signal[inner], atol=1e-5
-    )
+@pytest.mark.parametrize("inverse", [overlap_add, overlap_add_with_gradients])
+def test_overlap_add_inverts_where_four_windows_overlap(
+    inverse: Callable[[torch.Tensor, int], torch.Tensor],
+) -> None:
+    signal = torch.randn(2, 30 * HOP, generator=torch.Generator().manual_seed(3))
+    spectrum = stft(signal, N_FFT, HOP)
+    found, inner = inverse(spectrum, HOP), slice(3 * HOP, -3 * HOP)
+    assert torch.allclose(found[:, inner], signal[:, inner], atol=1e-5)
+    torch.testing.assert_close(found, overlap_add(spectrum, HOP))
 
 
 def test_flush_before_any_block_is_an_error() -> None:
@@ -116,3 +123,4 @@ def test_magnitudes_are_absolute_values_in_the_order_of_the_spectrum() -> None:
     found = magnitudes(spectrum)
     torch.testing.assert_close(found, spectrum.abs())
     assert found.mT.is_contiguous()
+    torch.testing.assert_close(powers(spectrum), found.square())

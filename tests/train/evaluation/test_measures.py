@@ -42,11 +42,12 @@ def test_si_sdr_of_silence_is_not_defined() -> None:
     assert np.isnan(si_sdr(signal(0), 0 * signal(0), RATE))
 
 
+@pytest.mark.parametrize("samples", [100, 2048, 2049, RATE])
 @pytest.mark.parametrize("band", BANDS.values())
 def test_a_wrong_level_has_a_distance_of_as_many_decibels(
-    band: tuple[float, float],
+    band: tuple[float, float], samples: int
 ) -> None:
-    true = signal(0)
+    true = signal(0, samples)
     for factor in (0.5, 2.0):
         found = log_spectral_distance(true, factor * true, RATE, band=band)
         assert found == pytest.approx(20 * np.log10(2), abs=0.02)
@@ -66,6 +67,23 @@ def test_an_error_above_11_khz_changes_only_the_distance_of_that_band() -> None:
 def test_a_band_that_the_rate_does_not_have_and_silence_have_no_distance() -> None:
     assert np.isnan(log_spectral_distance(signal(0), signal(1), 16_000, band=(11_025, 16_000)))
     assert np.isnan(log_spectral_distance(0 * signal(0), signal(1), RATE, band=(0, 250)))
+
+
+@pytest.mark.parametrize(("level_db", "counts"), [(-50, True), (-70, False)])
+def test_frames_60_db_below_the_loudest_do_not_count(level_db: float, counts: bool) -> None:
+    true, half = signal(0, 2 * RATE), RATE // 1024 * 1024
+    true[:, half:] *= 10 ** (level_db / 20)
+    guess = true.copy()
+    guess[:, half + 2048 :] *= 2
+    found = log_spectral_distance(true, guess, RATE, band=(2_000, 8_000))
+    assert found == pytest.approx(3 if counts else 0, abs=0.2)
+
+
+def test_nothing_is_as_far_from_a_sound_as_the_floor() -> None:
+    """The power of noise has a mean of -2.5 dB and a deviation of 5.6 dB from bin to bin."""
+    true = signal(0, 4 * RATE)
+    found = log_spectral_distance(true, 0 * true, RATE, band=(2_000, 8_000))
+    assert found == pytest.approx(np.hypot(80 - 2.5, 5.6), abs=1)
 
 
 def test_measures_are_chosen_by_name_or_kind() -> None:

@@ -14,7 +14,7 @@ from unetsep.config import ModelConfig
 from unetsep.dsp.spectrogram import magnitudes, stft
 from unetsep.network.unet import UNet
 from unetsep.train.losses.functions import LOSSES, build_loss, mel_filters, perceptual
-from unetsep.train.losses.hearing import hearing_model, spreading, threshold_in_quiet
+from unetsep.train.losses.hearing import bark, hearing_model, spreading, threshold_in_quiet
 from unetsep.train.losses.spectra import Batch, blockwise_loss, spectra
 
 SHAPE = (2, 1, MODEL.bins, 5)
@@ -101,6 +101,8 @@ def test_masked_errors_cost_less_than_the_same_errors_in_silence() -> None:
 def test_the_model_of_hearing_has_the_published_values() -> None:
     assert float(spreading(torch.tensor(0.0))) == pytest.approx(0.0, abs=0.01)
     assert float(spreading(torch.tensor(1.0))) == pytest.approx(-4.3, abs=0.1)
+    hertz = torch.tensor([0.0, 1000.0, 10_000.0])
+    assert bark(hertz).tolist() == pytest.approx([-0.53, 8.53, 21.89], abs=0.01)
     # Hearing is most sensitive near 3.3 kHz and needs some 20 dB more at 100 Hz.
     levels = threshold_in_quiet(torch.tensor([100.0, 3300.0]))
     assert levels.tolist() == pytest.approx([22.95, -4.98], abs=0.05)
@@ -108,7 +110,16 @@ def test_the_model_of_hearing_has_the_published_values() -> None:
     assert torch.equal(bands.sum(dim=0), torch.ones(1024))
     assert spread.shape == (len(bands), len(bands))
     assert quiet.shape == (len(bands),)
-    assert bool((quiet > 0).all())
+    # At 75 dB. Below 20 Hz the threshold is that of 20 Hz, 83.2 dB, and nowhere below 15 dB.
+    assert float(10 * (quiet.min() / 1024).log10()) == pytest.approx(15 - 75)
+    assert float(10 * (quiet[0] / 1024).log10()) == pytest.approx(83.2 - 75, abs=0.1)
+    # Bands of a quarter Bark: four of them further, a sound spreads as over a Bark.
+    rate = bark(torch.arange(1024) * 44_100 / 4096)
+    assert len(bands) == math.ceil(4 * (rate[-1] - rate[0]))
+    assert all(np.ptp(rate[band.bool()].numpy()) < 0.25 for band in bands)
+    for distance, found in ((1.0, spread[54, 50]), (-1.0, spread[50, 54])):
+        level = float(spreading(torch.tensor(distance)))
+        assert float(10 * found.log10()) == pytest.approx(level, abs=0.5)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -27,7 +27,7 @@ FLOOR_DB = -120.0
 
 
 def frame_leakage(
-    references: Signals, estimates: Signals, mixture: Signals, *, window: int = 44_100
+    references: Signals, estimates: Signals, mixture: Signals, *, window: int
 ) -> Array:
     """Leakage into each stem in each frame.
 
@@ -80,6 +80,6 @@ def pooled_median(frames: Sequence[Array]) -> tuple[float, int]:
     frames
         For each track ``(frames,)`` in dB, NaN where a frame does not count.
     """
-    values = np.concatenate([np.ravel(each) for each in frames]) if frames else np.empty(0)
+    values = np.concatenate([np.empty(0), *frames])
     values = values[~np.isnan(values)]
     return (float(np.median(values)) if len(values) else float("nan")), len(values)

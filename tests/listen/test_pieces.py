@@ -42,7 +42,14 @@ def noise(samples: int, channels: int = 2, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("rate", "played"),
-    [(2000, 8000), (65_537, 65_530), (88_201, 88_200), (192_000, 192_000), (768_000, 192_000)],
+    [
+        (2000, 8000),
+        (65_535, 65_535),
+        (65_537, 65_530),
+        (88_201, 88_200),
+        (192_000, 192_000),
+        (768_000, 192_000),
+    ],
 )
 def test_songs_of_rates_that_no_browser_plays_get_one_that_all_do(
     tmp_path: Path, rate: int, played: int

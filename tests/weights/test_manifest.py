@@ -108,13 +108,14 @@ def test_a_damaged_manifest_is_reported(
     path.write_text(text)
     monkeypatch.setattr(manifests, "MANIFESTS", (path,))
     manifests.manifest.cache_clear()
-    with pytest.raises(WeightsError, match="damaged"):
+    with pytest.raises(WeightsError, match=r"damaged \(.*\): install unetsep again"):
         manifests.manifest()
 
 
 SOUND = {
     "name": "mine", "loss": "", "description": "", "file": "mine.safetensors", "repo_id": "",
     "revision": "", "sha256": "0", "bytes": 1, "config": {}, "licence": "x",
+    "scores": {"sdr": {"vocals": 7, "bass": 6.5}},
 }  # fmt: skip
 
 
@@ -336,6 +337,22 @@ def test_a_model_is_found_by_its_aliases() -> None:
     assert manifests.model_name(Path("default")) == "default"  # a file of the name
     assert manifests.find_checkpoint("mse-long") == manifests.find_checkpoint("fast")
     assert load_network("mse-long").config == load_network("fast").config
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-a", ".a", "a/b", "a b", "a" * 65, "a.safetensors", "default"]
+)
+def test_a_name_that_no_model_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"name {name!r}: "):
+        manifests.check_name(name)
+    manifests.check_name("A" * 64)
+    manifests.check_name("0.b_c-d")
+
+
+def test_a_suffix_or_a_folder_makes_a_path_of_a_name() -> None:
+    paths = ("fast.safetensors", "runs/fast", "runs\\fast", Path("fast"))
+    assert all(map(manifests.is_path, paths))
+    assert not manifests.is_path("fast")
 
 
 def test_the_path_of_a_model_may_hold_commas(tmp_path: Path) -> None:

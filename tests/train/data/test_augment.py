@@ -18,6 +18,7 @@ from unetsep.train.data.augment import (
     Augmenter,
     ChangePlanner,
     Changes,
+    augments,
     smooth_lengths,
     source_lengths,
     stereo_matrix,
@@ -60,6 +61,20 @@ def test_clips_are_unchanged_without_augmentation() -> None:
             plans = zlib.crc32(part.numpy().tobytes(), plans)
         read = zlib.crc32(clips[index].numpy().tobytes(), read)
     assert (plans, read) == (0xBC49E832, 0x2B627288)
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        {"varispeed": 0.1, "coherent_varispeed": 0.0},
+        *({name: 0.1} for name in ("coherent_varispeed", "eq_db", "reverb_share")),
+        *({name: 0.1} for name in ("stereo_share", "drive_share")),
+    ],
+    ids=str,
+)
+def test_each_change_alone_is_an_augmentation(on: dict[str, Any]) -> None:
+    assert augments(tiny(**on))
+    assert not augments(tiny())
 
 
 def test_augmentation_does_not_change_drawn_places() -> None:

@@ -67,8 +67,8 @@ def test_the_vote_is_constant_and_vocals_learn_from_their_own_mask(
 
 def test_the_explicit_gradient_agrees_with_finite_differences() -> None:
     _, own, guide = batch(torch.float64)
-    own, guide = (each.detach()[:1, :, :1, :2, :3].contiguous() for each in (own, guide))
-    mixture = torch.rand(1, 1, 1, 2, 3, dtype=torch.float64)
+    own, guide = (each.detach()[:, :, :1, :2, :3].contiguous() for each in (own, guide))
+    mixture = torch.rand(2, 1, 1, 2, 3, dtype=torch.float64)
     vote = torch.sigmoid(
         0.7 * guide + 0.3 * (own[:, :1] - own[:, 1:].logsumexp(dim=1, keepdim=True))
     )
@@ -120,6 +120,9 @@ def test_training_uses_the_logits_of_the_network_itself() -> None:
     assert guidance is not None
     own = trained_logits(guided, (seen,), guidance)
     assert not guidance.guide.requires_grad
+    low = guidance.low(slice(4, 8))
+    assert low.guide.equal(guidance.guide[..., 4:8, :])
+    assert low.own_share == 0
     whole = guided_logits(own, guidance.guide, 0.7, 0)
     torch.testing.assert_close(whole, guided.logits(seen))
     plain = UNet(MODEL).eval()

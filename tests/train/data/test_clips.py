@@ -216,11 +216,12 @@ def test_second_recordings_join_random_mixtures_alone() -> None:
     shares = {"vocals": 0.5, "other": 1.0}
     alone = planner(coherent_share=0.5)
     joined = planner(coherent_share=0.5, second_share=shares)
-    count, seconds = len(STEMS), []
+    count, seconds, levels = len(STEMS), [], []
     for index in range(200):
         first, both = alone.plan(index), joined.plan(index)
         assert torch.equal(first.numbers, both.numbers[:count])
         assert torch.equal(first.gains, both.gains[:count])
+        levels += (20 * both.gains[count:].abs().log10()).tolist()
         second = both.numbers[count:]
         assert {STEMS[row] for row in range(count) if second[row] != SILENCE} <= set(shares)
         assert all(second[first.numbers == SILENCE] == SILENCE)
@@ -232,6 +233,7 @@ def test_second_recordings_join_random_mixtures_alone() -> None:
     heard = torch.stack(seconds).float().mean(dim=0)
     assert 0.3 < float(heard[0]) < 0.6
     assert 0.85 < float(heard[3]) <= 1.0  # but for those that are dropped
+    assert (min(levels), max(levels)) == pytest.approx((-10, 2), abs=0.1)  # of the first, in dB
 
 
 def test_a_second_recording_is_added_to_the_stem() -> None:
@@ -284,15 +286,16 @@ def test_songs_too_short_for_coherent_clips_get_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = tiny()
-    short = [song(number, samples=config.clip_samples - 1) for number in (1, 2)]
+    short = [song(1, samples=config.clip_samples // 2), song(2, samples=config.clip_samples - 1)]
     ClipPlanner(short, tiny(coherent_share=0.0))
     ClipPlanner([short[0].without(["bass"]), short[1].without(["drums"])], config)
-    ClipPlanner([song(1), *short], config)
+    ClipPlanner([song(3, samples=config.clip_samples), *short], config)
     assert not caplog.messages
     ClipPlanner(short, config)
     (message,) = caplog.messages
     seconds = f"{config.clip_samples / 44_100:.1f} s"
-    assert f"clips have {seconds}, and the longest song whose stems are all known has" in message
+    longest = f"the longest song whose stems are all known has {seconds};"
+    assert f"clips have {seconds}, and {longest}" in message
 
 
 def test_data_without_a_target_or_without_sound_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -34,6 +35,7 @@ BY_HAND = {
     "l1": math.sqrt(20.0),
     "mag_l1": 4.0,
     "log_mse": math.log(5.01 / 1.01) ** 2,
+    "log_mse_120": math.log(5) ** 2,
 }
 
 
@@ -63,6 +65,16 @@ def test_mel_loss_is_the_squared_difference_of_mel_magnitudes() -> None:
         float(expected), rel=1e-5
     )
     assert filters.shape == (MODEL.bins // 8, MODEL.bins)
+    for name, mels in (("mel_mse", 128), ("mel_mse_32", 32)):
+        loss = build_loss(name, ModelConfig())
+        assert isinstance(loss, functools.partial)
+        assert loss.keywords["filters"].shape == (mels, 1024)
+
+
+@pytest.mark.parametrize("n_fft", [128, 512, 4096, 8192])
+def test_no_mel_filter_falls_between_two_bins(n_fft: int) -> None:
+    config = ModelConfig(n_fft=n_fft, hop_length=n_fft // 4, bins=n_fft // 2, filters=(4,))
+    assert mel_filters(config, torch.device("cpu")).any(dim=1).all()
 
 
 def test_mel_filters_are_triangles_between_frequencies_at_equal_steps_of_mel() -> None:

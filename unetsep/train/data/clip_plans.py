@@ -65,7 +65,7 @@ class _WeightedRecordings:
     ) -> None:
         self.recordings = recordings
         weights = draw_weights([recording for _, recording in recordings], by_artist)
-        self.sums = np.cumsum(weights / weights.sum()) if len(weights) else weights
+        self.sums = np.cumsum(weights / weights.sum())
 
     def __bool__(self) -> bool:
         return bool(self.recordings)
@@ -91,7 +91,7 @@ def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArra
     roots: npt.NDArray[np.float64] = np.sqrt(lengths)
     factors = np.array([recording.weight for recording in recordings])
     weights: npt.NDArray[np.float64] = roots * factors
-    if not by_artist or not recordings:
+    if not by_artist:
         return weights
     _, artist = np.unique([recording.artist for recording in recordings], return_inverse=True)
     weights /= np.bincount(artist, roots)[artist]

@@ -20,7 +20,6 @@ Georgia Tech.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -190,17 +189,14 @@ def mel_filters(config: ModelConfig, device: torch.device, mels: int = MELS) -> 
     """Mel filters over the network's bins, ``(mels, bins)``, by librosa: O'Shaughnessy's scale."""
     from librosa.filters import mel
 
-    with warnings.catch_warnings():
-        # Narrow low filters may fall between two bins of a short window; they are empty.
-        warnings.filterwarnings("ignore", "Empty filters", UserWarning)
-        filters = mel(
-            sr=config.sample_rate,
-            n_fft=config.n_fft,
-            n_mels=min(mels, config.bins // 8),
-            fmax=config.bins * config.sample_rate / config.n_fft,
-            htk=True,
-            norm=None,
-        )
+    filters = mel(
+        sr=config.sample_rate,
+        n_fft=config.n_fft,
+        n_mels=min(mels, config.bins // 8),  # more would fall between two bins, and be empty
+        fmax=config.bins * config.sample_rate / config.n_fft,
+        htk=True,
+        norm=None,
+    )
     return torch.from_numpy(filters[:, : config.bins]).contiguous().to(device)
 
 

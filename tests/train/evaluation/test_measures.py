@@ -54,19 +54,35 @@ def test_a_wrong_level_has_a_distance_of_as_many_decibels(
     assert log_spectral_distance(true, true, RATE, band=band) == 0
 
 
-def test_an_error_above_11_khz_changes_only_the_distance_of_that_band() -> None:
+@pytest.mark.parametrize(
+    ("silent", "wrong"),
+    [((11_500, RATE), "lsd-11k-16k"), ((8500, 10_500), "lsd-8k-11k"), ((0, 180), "lsd-0-250")],
+)
+def test_an_error_in_a_band_changes_only_the_distance_of_that_band(
+    silent: tuple[int, int], wrong: str
+) -> None:
     true = signal(0)
     spectrum = np.fft.rfft(true)
-    spectrum[:, int(11_500 * true.shape[1] / RATE) :] = 0
+    low, high = (edge * true.shape[1] // RATE for edge in silent)
+    spectrum[:, low:high] = 0
     cut = np.fft.irfft(spectrum, true.shape[1]).astype(np.float32)
     found = {name: log_spectral_distance(true, cut, RATE, band=b) for name, b in BANDS.items()}
-    assert found["lsd-11k-16k"] > 30
-    assert all(value < 1 for name, value in found.items() if name != "lsd-11k-16k")
+    assert found[wrong] > 30
+    assert all(value < 1 for name, value in found.items() if name != wrong)
+
+
+def test_an_error_at_the_very_end_counts() -> None:
+    true = signal(0, 2148)
+    guess = true.copy()
+    guess[:, 2048:] *= 2
+    assert log_spectral_distance(true, guess, RATE, band=(2_000, 8_000)) > 0.1
 
 
 def test_a_band_that_the_rate_does_not_have_and_silence_have_no_distance() -> None:
     assert np.isnan(log_spectral_distance(signal(0), signal(1), 16_000, band=(11_025, 16_000)))
     assert np.isnan(log_spectral_distance(0 * signal(0), signal(1), RATE, band=(0, 250)))
+    cut = log_spectral_distance(signal(0), 2 * signal(0), 24_000, band=(11_025, 16_000))
+    assert cut == pytest.approx(20 * np.log10(2), abs=0.02)  # up to the highest that there is
 
 
 @pytest.mark.parametrize(("level_db", "counts"), [(-50, True), (-70, False)])

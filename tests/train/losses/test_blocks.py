@@ -48,6 +48,8 @@ def test_results_come_in_order_and_the_number_of_threads_stays() -> None:
     assert work_on(blocks, work) == blocks
     assert inner == {1}
     assert all(name.startswith("block") for name in names)
+    # One block, as on an accelerator, needs no thread.
+    assert work_on(blocks[:1], lambda _: threading.current_thread()) == [threading.main_thread()]
     born: list[int] = []
     thread = threading.Thread(target=lambda: born.append(thread_count()))
     thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 
@@ -219,6 +220,20 @@ def test_spectra_of_one_target_use_the_mixture_of_all_stems() -> None:
         assert torch.equal(whole.mixture, some.mixture)
         assert torch.equal(whole.in_phase[:, order], some.in_phase)
         assert torch.equal(whole.quadrature[:, order], some.quadrature)
+
+
+def test_a_network_of_one_channel_is_trained_with_the_mean_of_two() -> None:
+    mono = dataclasses.replace(MODEL, channels=1)
+    clips = torch.randn(2, 4, 2, 512 + 31 * 128, generator=torch.Generator().manual_seed(4))
+    batch, mean = (spectra(each, mono) for each in (clips, clips.mean(dim=2, keepdim=True)))
+    assert batch.mixture.shape == (2, 1, 64, 32)
+    for one, other in zip(batch.references(), mean.references(), strict=True):
+        assert one.shape == (2, 4, 1, 64, 32)
+        assert torch.equal(one, other)
+    network, loss = UNet(mono), build_loss("mse", mono)
+    logits = torch.randn(2, 4, 1, 64, 32)
+    expected = loss(network.masks(logits) * mean.mixture[:, None], *mean.references())
+    torch.testing.assert_close(blockwise_loss(logits, network, batch, loss), expected)
 
 
 def test_a_silent_clip_has_silent_spectra_and_finite_gradients() -> None:

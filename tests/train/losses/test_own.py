@@ -120,20 +120,19 @@ def test_a_loss_is_loaded_from_a_file_or_a_module(
 def test_an_installed_package_can_add_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "other_losses.py").write_text(SOURCE)
+    source = SOURCE.replace("def mine", "def roots")
+    (tmp_path / "other_losses.py").write_text(source)
     info = tmp_path / "other_losses-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-losses\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[unetsep.losses]\nmine = other_losses:mine\n")
+    (info / "entry_points.txt").write_text("[unetsep.losses]\nmine = other_losses:roots\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     importlib.invalidate_caches()
     listed = call("train", "--list-losses")
     assert "mine" in listed.output
-    assert "other_losses:mine" in listed.output
-    assert add_loss("mine")[1] == {
-        "from": "other_losses:mine",
-        "sha256": hashlib.sha256(SOURCE.encode()).hexdigest(),
-    }
+    assert "other_losses:roots" in listed.output
+    sha256 = hashlib.sha256(source.encode()).hexdigest()
+    assert add_loss("mine") == ("mine", {"from": "other_losses:roots", "sha256": sha256})
 
 
 @pytest.mark.parametrize(
@@ -157,8 +156,10 @@ def test_an_unusable_loss_is_refused_with_a_message(
     code += "def broken(*parts):\n    return 1 / 0\n"
     (tmp_path / "bad.py").write_text(code)
     (tmp_path / "worse.py").write_text("mine = nothing\n")
+    before = dict(LOSSES)
     with pytest.raises(TrainingError, match=message):
         add_loss(text)
+    assert before == LOSSES
 
 
 def test_a_run_stores_the_loss_and_its_source(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ class BlockwiseLoss(torch.autograd.Function):
         def part(block: Block) -> Tensor:
             at = (block[0], ..., block[1])
             ordered = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
-            mixture = batch.mixture[at][:, None, : ordered.shape[2]]
+            mixture = batch.mixture[at][:, None]
             references = batch.references(at)
             factor = scale * ordered.numel() / logits.numel()
             if guidance is not None:

@@ -72,16 +72,19 @@ def find_inputs(
     output_dir: Path,
     on_skip: Callable[[Path], None] | None = None,
     outputs_in: OutputsIn | None = None,
+    on_stem: Callable[[Path], None] | None = None,
 ) -> list[Input]:
     """Songs to separate: single files, and folders searched recursively.
 
-    In folders, hidden files, files without an audio suffix and everything under ``output_dir``
-    are skipped. Linked folders are searched once, under the link's name unless they are inside
-    the folder themselves. If ``output_dir`` itself or a folder in it is searched, stems there are
-    not songs. Paths that do not exist, unreadable folders and playlists, and those without audio
-    become inputs with an error: the others continue. A file may have any name. But as a shell's
-    ``*`` names all files of a folder, those among songs that are pictures or texts by their suffix
-    are skipped, and those that have the name of a song, but no audio suffix.
+    In folders, hidden files, files without an audio suffix, stems that records in these folders
+    name, and everything under ``output_dir`` are skipped. Linked folders are searched once, under
+    the link's name unless they are inside the folder themselves. If ``output_dir`` itself or a
+    folder in it is searched, records in the folders above it count, too. Stems in other folders
+    are songs if nothing else is found. Paths that do not exist, unreadable folders and playlists,
+    and those without audio become inputs with an error: the others continue. A file may have any
+    name. But as a shell's ``*`` names all files of a folder, those among songs that are pictures
+    or texts by their suffix are skipped, and those that have the name of a song, but no audio
+    suffix.
 
     Parameters
     ----------
@@ -90,11 +93,14 @@ def find_inputs(
     output_dir
         Folder of the stems.
     on_skip
-        Called with every path that is skipped, except ``output_dir``.
+        Called with every path that is skipped, except ``output_dir`` and stems.
     outputs_in
         Returns which files are stems, given a folder and all names in it.
+    on_stem
+        Called with every stem that is skipped outside of ``output_dir``.
     """
     songs: list[Input] = []
+    stems: list[Input] = []
     stems_above: dict[Path, Set[Path]] = {}
     for path in paths:
         problem = path_problem(path)
@@ -106,12 +112,19 @@ def find_inputs(
             output = _as_searched(real_path(output_dir), real_path(path))
             search = _Search(path, output, on_skip, outputs_in, stems_above)
             of_path = search.songs()
-            if not of_path:
-                message = STEMS_ALONE if search.has_stems else NO_AUDIO
+            if not search.is_output:
+                stems += search.stems
+            if not of_path and (search.is_output or not search.stems):
+                message = STEMS_ALONE if search.stems else NO_AUDIO
                 of_path = [Input(path, path.name, message.format(path))]
         else:
             of_path = [Input(path, path.stem, problem)]
         songs += of_path
+    if not songs:
+        songs = stems
+    elif on_stem:
+        for stem in _without_duplicates(stems):
+            on_stem(stem.path)
     return _without_sidecars(_without_duplicates(songs), on_skip or (lambda _: None))
 
 
@@ -260,6 +273,13 @@ class _Search:
         See `find_inputs`.
     stems_above
         Cache of the stems that records name, for each folder above the searched ones.
+
+    Attributes
+    ----------
+    is_output
+        Whether the folder is ``output_dir`` or in it.
+    stems
+        What `songs` left out as stems.
     """
 
     def __init__(
@@ -271,18 +291,18 @@ class _Search:
         stems_above: dict[Path, Set[Path]],
     ) -> None:
         self._root, self._output_dir = root, output_dir
-        self._is_output = real_path(root).is_relative_to(output_dir)
+        self.is_output = real_path(root).is_relative_to(output_dir)
         self._on_skip = on_skip or (lambda _: None)
         self._outputs_in = outputs_in or (lambda _folder, _names: set())
         self._stems_above = stems_above
         self._searched: set[Path] = set()
         self._links: list[Path] = []
-        self._stems: set[Path] = set()
-        self.has_stems = False
+        self._recorded: set[Path] = set()
+        self.stems: list[Input] = []
 
     def songs(self) -> list[Input]:
         """All songs in order: those in the folder first, then those in linked folders."""
-        if self._is_output:
+        if self.is_output:
             self._look_above()
         audio_files = self._tree(self._root)
         while self._links:
@@ -291,19 +311,26 @@ class _Search:
                 self._on_skip(link)  # the folder itself, or a parent of it
             else:
                 audio_files += self._tree(link)
-        songs = self._without_stems(audio_files)
-        self.has_stems = len(songs) < len(audio_files)
-        return songs
+        return self._without_stems(audio_files)
 
     def _without_stems(self, audio_files: Sequence[Input]) -> list[Input]:
-        """Those that no record names as stems, however the drive spells their names."""
-        if not self._stems:
+        """Those that no record names as stems, however the drive spells their names.
+
+        The others are added to `stems`.
+        """
+        if not self._recorded:
             return list(audio_files)
         # Spellings differ where a folder existed in other case, or HFS+ decomposed accents.
         recorded = FileMap[bool](Listings().same)
-        for stem in self._stems:
+        for stem in self._recorded:
             recorded.setdefault(stem, True)
-        return [song for song in audio_files if in_real_folder(song.path) not in recorded]
+        songs = []
+        for file in audio_files:
+            if in_real_folder(file.path) in recorded:
+                self.stems.append(file)
+            else:
+                songs.append(file)
+        return songs
 
     def _look_above(self) -> None:
         """Collect stems that are named by records in the output's folders above this one."""
@@ -314,7 +341,7 @@ class _Search:
                 with contextlib.suppress(OSError):
                     names = os.listdir(folder)  # noqa: PTH208 (only names)
                     self._stems_above[folder] = self._stems_in(folder, names)
-            self._stems |= self._stems_above.get(folder, set())
+            self._recorded |= self._stems_above.get(folder, set())
 
     def _stems_in(self, folder: Path, names: Sequence[str]) -> set[Path]:
         return set(map(in_real_folder, self._outputs_in(folder, names)))
@@ -341,7 +368,7 @@ class _Search:
         """The songs of one folder and, in reverse, the folders in it; none if it is skipped."""
         real = real_path(folder)
         is_output = real.is_relative_to(self._output_dir)
-        if real in self._searched or (is_output and not self._is_output):
+        if real in self._searched or (is_output and not self.is_output):
             return [], []
         self._searched.add(real)
         try:
@@ -350,8 +377,7 @@ class _Search:
         except OSError as error:
             track = "".join(f"{part}/" for part in folder.relative_to(self._root).parts)
             return [Input(folder, track, f"{folder} cannot be read: {error.strerror}")], []
-        if self._is_output:
-            self._stems |= self._stems_in(folder, [entry.name for entry in entries])
+        self._recorded |= self._stems_in(folder, [entry.name for entry in entries])
         songs, folders = [], []
         for entry in entries:
             if _is_folder(entry):

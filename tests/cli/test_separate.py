@@ -150,6 +150,24 @@ def test_the_next_run_does_not_separate_stems_in_a_linked_folder(run, song, tmp_
         assert sources == [str(tmp_path / "in" / path) for path in ("a.wav", "album/b.wav")]
 
 
+@pytest.mark.parametrize("name", ["{track}/{stem}.{ext}", "{stem}/{track}.{ext}"])
+def test_stems_of_earlier_output_folders_are_not_separated(run, song, tmp_path, name):
+    for track in ("a", "b/other"):
+        song(f"in/{track}.wav", seconds=0.2)
+    words = ("--stems", "vocals,other", "--filename", name)
+    for out, skipped in (("in/first", 0), ("in/second", 4), ("third", 8)):
+        result = run(tmp_path / "in", *words, out=out)
+        assert result.exit_code == 0, result.stderr
+        assert len(names(tmp_path / out)) == 4
+        note = f"Stems that unetsep made, skipped: {skipped}\n"
+        assert (note in result.stderr) == (skipped > 0)
+    # Named by themselves they are songs; as some of a folder's entries (*) they are not.
+    assert run(tmp_path / "in/first", *words, "--dry-run").stdout.count("\n") == 4 * 2
+    result = run(*sorted((tmp_path / "in").iterdir()), *words, "--dry-run")
+    assert result.stdout.count("\n") == 2 * 2
+    assert "skipped: 8\n" in result.stderr
+
+
 def test_stems_in_a_folder_of_the_output_are_not_separated(run, song, tmp_path):
     song("in/album/a.wav", seconds=0.2)
     assert run(tmp_path / "in", out="in").exit_code == 0

@@ -45,16 +45,19 @@ class SongSearch:
         """The songs at some paths and URLs."""
         sources, spool = list(sources), self.spool
         skipped: list[Path] = []
+        stems: list[Path] = []
         # The output folder is not searched for songs, wherever it is.
         output = spool.location(self.output) if spool else self.output
         paths = [source for source in sources if isinstance(source, Path)]
-        songs = find_inputs(paths, output, skipped.append, outputs_in)
+        songs = find_inputs(paths, output, skipped.append, outputs_in, stems.append)
         if spool:
             urls = [source for source in sources if isinstance(source, str)]
             songs += spool.find(urls, self.output, skipped.append)
         if skipped:
             kinds = count_kinds(skipped)
             self.console.print(f"Not audio by name, skipped: {kinds}")
+        if stems:
+            self.console.print(f"Stems that unetsep made, skipped: {len(stems)}")
         return songs
 
     def find_failed(self, sources: Sequence[Path | str]) -> list[Input]:

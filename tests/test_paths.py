@@ -93,10 +93,10 @@ def test_backslashes_separate_folders_of_a_template_on_windows(monkeypatch):
         patch.setattr(unetsep.paths.os, "name", "nt")
         path = target_path(template, song_ab, "vocals", "wav", "mse")
         with pytest.raises(ValueError, match="must end with the name of a file"):
-            check_template("{track}\\")
+            check_template("{track}\\", "wav")
         for outside in ("/a/{stem}", r"\a\{stem}", "c:{stem}", "c:/{stem}", r"..\{stem}"):
             with pytest.raises(ValueError, match="must stay inside the output folder"):
-                check_template(outside)
+                check_template(outside, "wav")
     assert path == PureWindowsPath("a/b/vocals.wav")
 
 
@@ -131,7 +131,37 @@ def test_dots_in_a_template_are_removed():
 )
 def test_templates_that_cannot_work_are_value_errors(template):
     with pytest.raises(ValueError, match="filename template"):
-        check_template(template)
+        check_template(template, "wav")
+
+
+@pytest.mark.parametrize(
+    ("template", "ext", "cure"),
+    [
+        ("{track}_{stem}.mp3", "wav", "end it with .{ext}, or choose -f mp3"),
+        ("{track}/{stem}", "flac", "which are flac: end it with .{ext}"),
+        ("{track}/{stem}{ext}", "wav", "end it with .{ext}"),
+        ("{track}.mp4", "stem.mp4", "which are stem.mp4: end it with .{ext}"),
+        ("{track}.stem.mp4", "m4a", "end it with .{ext}, or choose -f stem.mp4"),
+        ("{track}/{stem}.{suffix}", "wav", "end it with .{ext}"),
+    ],
+)
+def test_stems_are_not_named_like_another_format(template, ext, cure):
+    with pytest.raises(ValueError, match="has another suffix than the stems") as error:
+        check_template(template, ext)
+    assert str(error.value).endswith(cure)
+
+
+@pytest.mark.parametrize(
+    ("template", "ext"),
+    [
+        (TEMPLATE, "opus"),
+        ("{stem}.wav/{track}.{ext}", "mp3"),
+        ("{track}.{stem}.WAV", "wav"),
+        ("{track}.stem.mp4", "stem.mp4"),
+    ],
+)
+def test_the_suffix_of_stems_may_be_written_out(template, ext):
+    check_template(template, ext)
 
 
 def test_a_clash_of_names_is_reported_for_both_songs_only(tmp_path):
@@ -387,7 +417,7 @@ def test_tags_are_read_only_where_a_template_asks_for_them(tmp_path, monkeypatch
     assert read == []
     assert [song.tags.text("artist") for song in with_tags(songs, "{artist}")] == ["Ana", ""]
     assert read == [Path("a.mp3")]
-    assert find_targets(songs[:1], tmp_path, "{artist}-{stem}") == [tmp_path / "Ana-vocals"]
+    assert find_targets(songs[:1], tmp_path, "{artist}-{stem}.wav") == [tmp_path / "Ana-vocals.wav"]
 
 
 def find_targets(songs: list[Input], folder: Path, template: str) -> list[Path]:

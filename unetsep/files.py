@@ -97,7 +97,7 @@ class FileOptions:
         object.__setattr__(self, "tags", bool(self.tags))
         if self.sample_rate is not None:
             object.__setattr__(self, "sample_rate", as_rate(self.sample_rate))
-        check_template(self.filename)
+        check_template(self.filename, self.suffix)
         choices = [each is not None for each in (self.without, self.stems, self.two_stems)]
         if self.without is not None and sum(choices) > 1:
             raise ValueError("choose either without, stems or two_stems")

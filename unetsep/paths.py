@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from .audio.formats import CONTAINERS
 from .audio.tags import Tags, read_tags, stem_label
 from .drives import (
     FORBIDDEN,
@@ -120,8 +121,8 @@ def _safe(text: str) -> str:
     return without_reserved(text)
 
 
-def check_template(template: str) -> None:
-    """Refuse templates that have unknown fields or lead out of the output folder."""
+def check_template(template: str, ext: str) -> None:
+    """Refuse templates of unknown fields, of another suffix, or out of the output folder."""
     if not isinstance(template, str):
         raise ValueError(f"filename must be a template such as {TEMPLATE}, got {template!r}")
     try:
@@ -130,12 +131,22 @@ def check_template(template: str) -> None:
         raise ValueError(f"filename template {template!r}: {error}") from error
     if any(name not in FIELDS or spec or conversion for name, spec, conversion in parsed):
         names = ", ".join(f"{{{name}}}" for name in FIELDS)
-        raise ValueError(f"filename template {template!r}: expected nothing but {names} in braces")
+        raise ValueError(
+            f"filename template {template!r}: expected nothing but {names} in braces, as in "
+            f"{TEMPLATE}"
+        )
     # Not `is_absolute`: on Windows /a and C:a are not absolute.
     if Path(template).anchor or ".." in Path(template).parts:
         raise ValueError(f"filename template {template!r} must stay inside the output folder")
     if _slashed(template).rpartition("/")[2] in ("", "."):
         raise ValueError(f"filename template {template!r} must end with the name of a file")
+    if not template.lower().endswith((".{ext}", f".{ext}")):
+        formats = [name for name, row in CONTAINERS.items() if template.endswith(f".{row.suffix}")]
+        choice = f", or choose -f {formats[0]}" if formats else ""
+        raise ValueError(
+            f"filename template {template!r} has another suffix than the stems, which are {ext}: "
+            f"end it with .{{ext}}{choice}"
+        )
 
 
 def _slashed(template: str) -> str:
@@ -219,7 +230,7 @@ def name_targets(
         If several stems of a song would have the same name, or the output folder is a file or
         not a valid name.
     """
-    check_template(template)
+    check_template(template, ext)
     if quote := stray_quote(output_dir):
         raise UnetsepError(quote)
     if output_dir.exists() and not output_dir.is_dir():

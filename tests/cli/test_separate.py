@@ -355,7 +355,7 @@ def test_skip_existing_refuses_stems_of_other_models_and_options(run, song, tmp_
 
 
 @pytest.mark.parametrize(
-    "template", ["{stem}/{track}.{ext}", "{track}-{stem}.{ext}", "{track} {stem}"]
+    "template", ["{stem}/{track}.{ext}", "{track}-{stem}.{ext}", "{track} {stem}.wav"]
 )
 def test_songs_that_share_folders_have_records_of_their_own(run, song, tmp_path, template):
     for seed, name in enumerate(("in/x/a.wav", "in/y/a.wav", "in/b.wav")):
@@ -507,6 +507,8 @@ def test_emoji_codes_in_names_are_shown_unchanged(run, song):
         (["--duration", "0"], "duration must be more than 0"),
         (["--start", "99"], "an excerpt cannot start at 99.00 s"),
         (["--filename", "{track}/{what}.wav"], "expected nothing but {track}"),
+        (["--filename", "{filename}/{instrument}.{codec}"], "as in {track}/{stem}.{ext}"),
+        (["--filename", "{track}_{stem}.mp3"], "end it with .{ext}, or choose -f mp3"),
         (["--filename", "../{stem}"], "must stay inside the output folder"),
         (["--filename", "/{stem}"], "must stay inside the output folder"),
         (["--filename", "{track}.wav"], "name {stem} in --filename"),

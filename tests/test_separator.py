@@ -354,6 +354,12 @@ def test_unknown_and_contradicting_stems_are_refused(separator: Separator) -> No
         separator.select(["piano"])
     with pytest.raises(ValueError, match="use --without STEM, in Python two_stems"):
         separator.select(["no_vocals"])
+    with pytest.raises(
+        ValueError, match="choose one, or write the others with --stems vocals,other"
+    ):
+        separator.select(two_stems="drums, bass")
+    with pytest.raises(ValueError, match=r"expected vocals, drums, bass, other$"):
+        separator.select(two_stems=",".join(STEMS))
     with pytest.raises(ValueError, match="not both"):
         separator.select(["vocals"], "vocals")
 

@@ -175,17 +175,25 @@ class Separator:
         selected = list(names) if two_stems is None else [two_stems]
         for stem in selected:
             if stem not in self.stems:
-                is_rest = str(stem).startswith("no_") or stem in ("instrumental", "accompaniment")
-                cure = "; for the song without one of them use --without STEM, in Python two_stems"
                 raise ValueError(
                     f"model {self.name} has no stem {stem!r}: expected "
-                    f"{', '.join(self.stems)}{cure if is_rest else ''}"
+                    f"{', '.join(self.stems)}{self._cure(str(stem), single=two_stems is not None)}"
                 )
         if two_stems is not None:
             index = self.stems.index(two_stems)
             return Selection((two_stems, f"no_{two_stems}"), (index, -1 - index))
         unique = tuple(dict.fromkeys(selected))
         return Selection(unique, tuple(self.stems.index(stem) for stem in unique))
+
+    def _cure(self, stem: str, *, single: bool) -> str:
+        """What helps users who chose a stem that the model does not have, if that is known."""
+        if stem.startswith("no_") or stem in ("instrumental", "accompaniment"):
+            return "; for the song without one of them use --without STEM, in Python two_stems"
+        several = [name.strip() for name in stem.split(",")]
+        others = [name for name in self.stems if name not in several]
+        if single and len(several) > 1 and others:
+            return f"; choose one, or write the others with --stems {','.join(others)}"
+        return ""
 
     def separate(
         self,

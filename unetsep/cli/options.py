@@ -349,7 +349,7 @@ def separate(**options: Any) -> None:
 
     if not (options["songs"] or options["files_from"] or options["retry_failed"]):
         raise click.UsageError("Missing argument 'SONG...'.")
-    without = without_stem(options["without"], instrumental=options["instrumental"])
+    without = without_stem(options)
     options["without"] = without
     options["filename"] = options["filename"] or default_filename(options["container"], without)
     import_torch()

@@ -108,17 +108,24 @@ def shard(text: str) -> Shard:
     return parse_shard(text)
 
 
-def without_stem(without: str | None, *, instrumental: bool) -> str | None:
+def without_stem(options: Mapping[str, Any]) -> str | None:
     """The stem that ``--without`` and ``--instrumental`` leave out.
+
+    Parameters
+    ----------
+    options
+        Of ``separate``, by name.
 
     Raises
     ------
-    click.UsageError
-        If both are given.
+    ValueError
+        If several options choose stems.
     """
-    if instrumental and without:
-        raise click.UsageError("choose either --instrumental or --without")
-    return "vocals" if instrumental else without
+    names = ("instrumental", "without", "stems", "two_stems")
+    given = [f"--{name}".replace("_", "-") for name in names if options[name]]
+    if len(given) > 1:
+        raise ValueError(f"choose either {' or '.join(given)}")
+    return "vocals" if options["instrumental"] else options["without"]
 
 
 def default_filename(container: str, without: str | None) -> str:

@@ -214,7 +214,7 @@ def test_a_phone_can_use_the_app_by_keyboard_alone(
         words = page.find_element("id", "quality-words")
         for key, text in (
             ("down", "A little better"),
-            ("down", "Almost as good"),
+            ("down", "Every part is less clean"),
             ("up", "A little"),
         ):
             press(page, {"down": "\ue015", "up": "\ue013"}[key])

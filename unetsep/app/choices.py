@@ -28,8 +28,14 @@ from ..weights.manifest import (
 # For people who do not know what a loss is; other models have the manifest's description.
 MODEL_WORDS = {
     "guided": ("Best quality", "For listening, karaoke and practice. Takes a little longer."),
-    "fast": ("Faster", "Almost as good, in less time. For slow computers and long recordings."),
-    "open": ("Free to use", "For channels and products that earn money: its licence allows it."),
+    "fast": (
+        "Faster",
+        "Every part is less clean. Takes about half the time, on slow computers and long songs.",
+    ),
+    "open": (
+        "For paid work",
+        "For channels and products that earn money: read our page on licences first. Less clean.",
+    ),
 }
 TWO_PASSES = (
     "{title}, heard twice",

@@ -301,6 +301,12 @@ def test_options_of_other_tools_are_refused_with_our_equivalent() -> None:
         assert (result.exit_code, result.stderr.split("'. ")[-1]) == (2, f"{remark}\n")
 
 
+def test_every_model_of_spleeter_has_an_equivalent() -> None:
+    stderr = call("separate", "song.mp3", "-p", "spleeter:2stems").stderr
+    for number in (2, 4, 5):
+        assert f"spleeter-{number}stems" in stderr
+
+
 def test_every_option_of_other_tools_that_a_page_translates_has_an_answer() -> None:
     ours = {name for option in separate.params for name in (*option.opts, *option.secondary_opts)}
     pages = [HOW_TO / f"from-{tool}.md" for tool in ("demucs", "spleeter", "others")]

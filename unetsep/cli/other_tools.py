@@ -9,6 +9,7 @@ import click
 
 from .sections import SectionedCommand
 
+SPLEETER_MODELS = "--model spleeter-2stems, spleeter-4stems or spleeter-5stems"
 # Demucs, Spleeter, audio-separator, Open-Unmix.
 TRANSLATIONS = {
     "-n": "--model",
@@ -21,8 +22,8 @@ TRANSLATIONS = {
     "--float32": "--bit-depth 32f",
     "--shifts": "--passes",
     "-j": "--jobs",
-    "-p": "--model spleeter-4stems",
-    "--params_filename": "--model spleeter-4stems",
+    "-p": SPLEETER_MODELS,
+    "--params_filename": SPLEETER_MODELS,
     "--output_path": "--output",
     "-c": "--format",
     "--codec": "--format",

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -510,6 +511,8 @@ def test_tensors_of_any_type_are_accepted(separator: Separator, dtype: torch.dty
     [
         (np.zeros((2, 9), complex), "must hold real numbers, got an array of complex128"),
         ([["a", "b"]], "must hold real numbers, got an array of <U1"),
+        ("a.wav", r"got 'a.wav': for a file use unetsep.separate\(path, model=separator\)"),
+        (Path("a.wav"), r"a.wav'\): for a file use unetsep.separate\(path, model=separator\)"),
         ([[0.0, 1.0], [0.0]], r"must be \(channels, samples\) or \(samples,\)"),
         (None, "must hold real numbers, got an array of object"),
         (torch.zeros(2, 9, device="meta"), "a tensor on the device meta, which has none"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -47,6 +48,11 @@ def as_signal(audio: npt.ArrayLike | torch.Tensor) -> Signal:
         signal = np.asarray(audio)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"audio must be (channels, samples) or (samples,): {error}") from error
+    if isinstance(audio, (str, os.PathLike)):
+        raise ValueError(
+            f"audio must be an array, got {audio!r}: for a file use "
+            "unetsep.separate(path, model=separator)"
+        )
     if signal.dtype.kind not in "fiu":
         raise ValueError(f"audio must hold real numbers, got an array of {signal.dtype}")
     if signal.ndim not in (1, 2):

@@ -445,7 +445,9 @@ def test_stems_are_never_written_over_the_input(
             {"stems": np.array(["bass", "drums"]), "container": "stem.mp4"},
             "stem.mp4 holds all stems",
         ),
-        ({"container": "mp3", "bitrate": "192k"}, "bitrate must be 8000 to .*, got '192k'"),
+        ({"container": "mp3", "bitrate": "fast"}, "'fast' is not a bit rate: expected 192k or"),
+        ({"container": "mp3", "bitrate": "900k"}, "bitrate must be 8000 to .*, got 900000"),
+        ({"bitrate": "192k"}, "wav has no bit rate: choose the format ogg, mp3"),
         ({"container": "mp3", "bitrate": 192_000.5}, "bitrate must be 8000 to .*, got 192000.5"),
     ],
 )
@@ -510,6 +512,18 @@ def test_options_may_be_numbers_of_numpy(
     }
     again = unetsep.separate_to_files(
         tune, tmp_path / "out", model=tiny_separator, skip_existing=True, **plain
+    )
+    assert again.status == "skipped"
+
+
+@pytest.mark.parametrize("text", ["128k", "128K", "128000"])
+def test_bit_rates_may_be_written_as_on_the_command_line(
+    tune: Path, tmp_path: Path, tiny_separator: Separator, text: str
+) -> None:
+    options: dict[str, typing.Any] = {"model": tiny_separator, "container": "mp3"}
+    unetsep.separate_to_files(tune, tmp_path, bitrate=text, **options)
+    again = unetsep.separate_to_files(
+        tune, tmp_path, bitrate=128_000, skip_existing=True, **options
     )
     assert again.status == "skipped"
 

@@ -92,7 +92,7 @@ def separate(
     without: str | None = None,
     container: str = "wav",
     bit_depth: str = "auto",
-    bitrate: int | None = None,
+    bitrate: int | str | None = None,
     tags: bool = True,
     sample_rate: int | None = None,
     filename: str = TEMPLATE,
@@ -127,7 +127,7 @@ def separate(
         input, or the next that the container supports), ``8``, ``16``, ``24``, ``32``, ``32f`` or
         ``64f``.
     bitrate
-        Bits per second of mp3, ogg, opus and m4a; by default the container's own.
+        Bits per second of mp3, ogg, opus and m4a, or ``"192k"``; by default the container's own.
     tags
         Whether files get the tags and the cover of the input.
     sample_rate
@@ -210,7 +210,7 @@ def separate_to_files(
     without: str | None = None,
     container: str = "wav",
     bit_depth: str = "auto",
-    bitrate: int | None = None,
+    bitrate: int | str | None = None,
     tags: bool = True,
     sample_rate: int | None = None,
     filename: str = TEMPLATE,

@@ -18,6 +18,7 @@ from .audio.decoder import AudioInfo
 from .audio.formats import (
     CONTAINERS,
     OutputFormat,
+    as_bits,
     check_choices,
     check_stems,
     choose_format,
@@ -57,7 +58,7 @@ class FileOptions:
     without
         Write one file: all stems but this one.
     bitrate
-        Bits per second of lossy formats; None for the format's own.
+        Bits per second of lossy formats, or ``"192k"``; None for the format's own.
     tags
         Copy the song's tags and cover.
     sample_rate
@@ -82,7 +83,7 @@ class FileOptions:
     track: int | None = None
     overwrite: bool = False
     without: str | None = None
-    bitrate: int | None = None
+    bitrate: int | str | None = None
     tags: bool = True
     sample_rate: int | None = None
 
@@ -91,9 +92,10 @@ class FileOptions:
             object.__setattr__(self, "bit_depth", str(self.bit_depth))
         if isinstance(self.container, str):  # MP3 as with --format
             object.__setattr__(self, "container", self.container.lower())
-        check_choices(self.container, self.bit_depth, self.bitrate)
-        if self.bitrate is not None:  # JSON does not take numpy's numbers
-            object.__setattr__(self, "bitrate", int(self.bitrate))
+        bitrate = as_bits(self.bitrate) if isinstance(self.bitrate, str) else self.bitrate
+        check_choices(self.container, self.bit_depth, bitrate)
+        if bitrate is not None:  # JSON does not take numpy's numbers
+            object.__setattr__(self, "bitrate", int(bitrate))
         object.__setattr__(self, "tags", bool(self.tags))
         if self.sample_rate is not None:
             object.__setattr__(self, "sample_rate", as_rate(self.sample_rate))
@@ -386,6 +388,7 @@ def format_for(reader: AudioReader | ResampledReader, options: FileOptions) -> O
         song, which may be one of many.
     """
     label = f"{reader.path}: "
+    assert not isinstance(options.bitrate, str)  # a text became a number
     return choose_format(options.container, options.bit_depth, reader.info, options.bitrate, label)
 
 

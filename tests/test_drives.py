@@ -66,6 +66,18 @@ def test_a_missing_file_with_a_long_path_gets_a_hint_on_windows(tmp_path, monkey
     assert told[1] == f"{long} does not exist, or its path is too long: move it to a shorter one"
 
 
+def test_a_link_to_nothing_is_called_one(tmp_path):
+    try:
+        (tmp_path / "song.mp3").symlink_to(tmp_path / "gone.mp3")
+    except OSError:
+        pytest.skip("no links here")
+    target = (tmp_path / "song.mp3").readlink()
+    told = path_problem(tmp_path / "song.mp3")
+    assert told == f"{tmp_path / 'song.mp3'} is a link to {target}, which does not exist"
+    inner = tmp_path / "song.mp3" / "inner.mp3"
+    assert path_problem(inner) == f"{inner} does not exist"
+
+
 def test_a_backslash_before_a_closing_quote_gets_a_hint_on_windows(monkeypatch):
     path = Path('C:\\My Music" -o out')
     with monkeypatch.context() as patch:

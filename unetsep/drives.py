@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -68,6 +69,8 @@ def path_problem(path: Path) -> str | None:
         # Windows lists files that it cannot open because their paths are too long.
         if os.name == "nt" and len(os.path.abspath(path)) > LONGEST_PATH:  # noqa: PTH100
             return f"{path} does not exist, or its path is too long: move it to a shorter one"
+        with contextlib.suppress(OSError, ValueError):  # of a path that is no link
+            return f"{path} is a link to {os.readlink(path)}, which does not exist"  # noqa: PTH115
         return f"{path} does not exist"
     except OSError as error:  # a name too long, a folder that may not be entered
         return f"{path} cannot be opened: {error.strerror}"

@@ -625,6 +625,13 @@ def test_a_song_without_a_command_asks_whether_to_separate_it(song, tmp_path, na
     assert told == f"Error: {name} is not a command; {advice}"
 
 
+@pytest.mark.parametrize("words", [["list"], ["models", "list"]])
+def test_a_wish_to_list_models_is_told_how(words):
+    result = call(*words)
+    assert result.exit_code == 2
+    assert result.stderr.endswith("list is not a command; did you mean: unetsep models?\n")
+
+
 @pytest.mark.parametrize("word", ["nonsense", "x" * 300])
 def test_an_unknown_command_gets_no_suggestion(word):
     result = call(word)

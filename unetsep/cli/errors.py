@@ -32,7 +32,7 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names; a hint if that is a song."""
+        """The command that the first argument names; a hint if that is a song, or ``list``."""
         word = args[0]
         if self.get_command(ctx, word) is None and not ctx.resilient_parsing:
             from ..inputs import is_url
@@ -44,6 +44,9 @@ class Group(click.Group):
                 ctx.fail(
                     f"{word} is not a command; did you mean: unetsep separate {quoted(*args)}?"
                 )
+        is_list = word == "list" or args[:2] == ["models", "list"]
+        if is_list and not ctx.resilient_parsing:
+            ctx.fail("list is not a command; did you mean: unetsep models?")
         return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:

@@ -174,6 +174,21 @@ def test_a_clash_of_names_is_reported_for_both_songs_only(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("suffixes", "listed"),
+    [
+        (["flac", "mp3", "wav"], "{0}.flac, {0}.mp3 and {0}.wav would all be"),
+        ([*"abcdefg"], "{0}.a, {0}.b, {0}.c and 4 others would all be"),
+    ],
+)
+def test_a_clash_of_several_songs_is_one_sentence(tmp_path, suffixes, listed):
+    songs = [Input(tmp_path / f"x.{suffix}", "x") for suffix in suffixes]
+    clashes = clashes_among(songs, named(songs, tmp_path / "o"))
+    assert len(clashes) == len(suffixes)
+    (clash,) = set(clashes)
+    assert clash.startswith(listed.format(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
     ("names", "template", "remedy"),
     [
         (("a/x.wav", "a/x.mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
@@ -181,6 +196,8 @@ def test_a_clash_of_names_is_reported_for_both_songs_only(tmp_path):
         (("a/Song.wav", "a/Song .mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
         (("a/x.WAV", "a/x.wav"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
         (("a/x.wav", "b/x.wav"), TEMPLATE, "name a folder that holds both instead"),
+        (("a/x.wav", "a/x.mp3", "a/x.flac"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
+        (("a/x.wav", "a/x.mp3", "b/x.mp3"), TEMPLATE, "or separate each to its own folder"),
     ],
 )
 def test_the_advice_on_a_clash_resolves_it(tmp_path, names, template, remedy):
@@ -191,7 +208,7 @@ def test_the_advice_on_a_clash_resolves_it(tmp_path, names, template, remedy):
     if "such as" in remedy:
         template = remedy.removeprefix("such as ")
         targets = named(songs, tmp_path / "o", template)
-        assert clashes_among(songs, targets) == [None, None]
+        assert clashes_among(songs, targets) == [None] * len(songs)
 
 
 def test_songs_clash_if_their_folders_are_linked(tmp_path):

@@ -268,6 +268,8 @@ def _refuse_equal(song: Input, paths: Sequence[Path], name_rules: NameRules) -> 
 
 
 ELSEWHERE = "choose another folder with -o"
+# Most songs that the message about their clash names.
+NAMED_SONGS = 4
 
 
 def find_clashes(
@@ -278,11 +280,13 @@ def find_clashes(
 ) -> list[str | None]:
     """For each song, a message if its stems cannot have their names, else None.
 
-    If two songs would write the same file, both get the message: neither takes precedence.
+    If several songs would write the same file, all get the message: none takes precedence.
     ``name_rules`` are those of `name_targets`. Stems must not overwrite ``others`` either, songs
     that another command separates.
     """
-    song_files, owners = FileMap[bool](name_rules.same), FileMap[int](name_rules.same)
+    song_files = FileMap[bool](name_rules.same)
+    writers = FileMap[dict[int, Path]](name_rules.same)  # songs by number, and their path
+    shared: list[dict[int, Path]] = []
     for song in (*songs, *others):
         song_files.setdefault(real_path(song.path), True)
     clashes: list[str | None] = [song.error for song in songs]
@@ -294,32 +298,41 @@ def find_clashes(
             target = in_real_folder(path)
             if target in song_files or real_path(path) in song_files:
                 clashes[index] = f"{path} would be written over an input: {ELSEWHERE}"
-            owner = owners.setdefault(target, index)
-            if owner != index:
-                # Otherwise a link leads to the same folder, and another name would not help.
-                same_name = folded(path) in map(folded, chain(*targets[owner]))
-                remedy = (
-                    _remedy(songs[owner], song, target.parent, name_rules)
-                    if same_name
-                    else ELSEWHERE
-                )
-                clashes[owner] = clashes[index] = (
-                    f"{songs[owner].path} and {song.path} would both be written to {path}: "
-                    + remedy
-                )
+            paths = writers.setdefault(target, {})
+            paths[index] = path
+            if len(paths) == 2:
+                shared.append(paths)
+    for paths in shared:
+        clash = _clash([songs[index] for index in paths], list(paths.values()), name_rules)
+        for index in paths:
+            clashes[index] = clash
     return clashes
 
 
-def _remedy(first: Input, second: Input, folder: Path, name_rules: NameRules) -> str:
-    """Advice on how two songs, whose stems would be in a folder, can get different names."""
-    if str(first.path) == str(second.path):  # two URLs that differ in their query
+def _clash(songs: Sequence[Input], paths: Sequence[Path], name_rules: NameRules) -> str:
+    """The message for songs that would write the same file, each by a path of its own."""
+    # Otherwise a link leads to the same folder, and another name would not help.
+    same_name = len(set(map(folded, paths))) == 1
+    remedy = _remedy(songs, in_real_folder(paths[0]).parent, name_rules) if same_name else ELSEWHERE
+    names = [str(song.path) for song in songs]
+    if len(names) > NAMED_SONGS:
+        names = [*names[: NAMED_SONGS - 1], f"{len(names) - NAMED_SONGS + 1} others"]
+    claim = "would both be written to" if len(songs) == 2 else "would all be written to"
+    return f"{', '.join(names[:-1])} and {names[-1]} {claim} {paths[-1]}: {remedy}"
+
+
+def _remedy(songs: Sequence[Input], folder: Path, name_rules: NameRules) -> str:
+    """Advice on how songs, whose stems would be in a folder, can get different names."""
+    if len({str(song.path) for song in songs}) < len(songs):  # URLs that differ in their query
         return "separate one of them by itself, to another folder with -o"
     for template in ("{track}/{stem}.{ext}", "{track}-{suffix}/{stem}.{ext}"):
-        names = [target_path(template, song, "stem", "ext", "model") for song in (first, second)]
-        if not name_rules.same(folder / names[0], folder / names[1]):
+        names = [folder / target_path(template, song, "stem", "ext", "model") for song in songs]
+        owners = FileMap[int](name_rules.same)
+        if all(owners.setdefault(name, index) == index for index, name in enumerate(names)):
             return f"give --filename more fields, such as {template}"
-    in_one_folder = first.path.parent == second.path.parent
-    change = "rename one of them" if in_one_folder else "name a folder that holds both instead"
+    both = "both" if len(songs) == 2 else "all"
+    in_one_folder = len({song.path.parent for song in songs}) == 1
+    change = "rename one of them" if in_one_folder else f"name a folder that holds {both} instead"
     return f"{change}, or separate each to its own folder"
 
 

@@ -225,6 +225,16 @@ def test_data_without_validation_songs_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_stems_that_no_song_has_are_named(tmp_path: Path) -> None:
+    for name in ("voice", "drums", "bass", "guitar"):
+        write(tmp_path / "songs" / "train" / "odd" / name, 0)
+    told = call("train", "--songs", tmp_path / "songs", "--cache", tmp_path / "cache")
+    assert told.exit_code == 1
+    words = " ".join(told.output.split())
+    assert "odd: no stem is called guitar.wav, voice.wav; it is used for bass, drums" in words
+    assert "nothing to validate on: no song has vocals, other; name a MUSDB18 root" in words
+
+
 def test_recordings_can_be_left_out_by_name(tmp_path: Path) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "C, D = E", "Leaf - Summerghost"))
     run = tmp_path / "run"

@@ -126,6 +126,35 @@ def test_a_stem_without_a_file_is_unknown_unless_declared_silent(tmp_path: Path)
     assert not loaded.knows(STEMS)
 
 
+def test_audio_of_no_stem_in_a_song_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = tmp_path / "train"
+    for name in ("voice", "drum", "BASS", "Mixture", "takes/bass 2"):
+        write(train / "odd" / name, 0)
+    (train / "odd" / "cover.jpg").touch()
+    write(train / "good" / "bass", 1)
+    assert len(SongFolders().find(tmp_path, STEMS)) == 2
+    (warning,) = caplog.messages
+    assert warning == (
+        "odd: no stem is called drum.wav (drums?), voice.wav; it is used for bass alone"
+    )
+    caplog.clear()
+    for number in range(4):
+        write(train / f"{number}" / "song (vocals)", 2)
+    assert len(SongFolders().find(tmp_path, STEMS)) == 2
+    assert caplog.messages == [
+        *(f"{i}: no stem is called song (vocals).wav (vocals?); it is not used" for i in range(3)),
+        f"so it is with 2 more of the songs in {train}",
+    ]
+
+
+def test_songs_of_unknown_files_alone_are_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "one" / "song (vocals)", 0)
+    with pytest.raises(AudioError, match=r"there are no songs in .*\(one: no stem is called song"):
+        SongFolders().find(tmp_path, STEMS)
+
+
 def test_a_song_can_have_its_own_weight(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(tmp_path / "train" / name / "drums", 0)

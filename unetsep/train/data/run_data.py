@@ -20,8 +20,7 @@ from . import cache
 from .datasets import DATASETS
 from .musdb import musdb_root
 from .recording import AUDIBLE, SAMPLE_RATE, UNKNOWN, Recording, hold_out
-from .song_lists import first_few
-from .sources import listed_name, refuse_test
+from .sources import first_few, listed_name, refuse_test
 
 logger = logging.getLogger(__name__)
 
@@ -260,8 +259,11 @@ def load_data(
         _warn_of_shared_stems(candidates, valid + wholes)
     if not valid + excerpts:
         cure = "" if data.held_out else ", without --held-out 0"
+        known = {stem for each in candidates for stem in (*each.names, *each.silent)}
+        unknown = [stem for stem in data.stems if stem not in known]
+        cause = f"no song has {', '.join(unknown)}; " if unknown else ""
         raise TrainingError(
-            "there is nothing to validate on: name a MUSDB18 root, or songs of at least "
+            f"there is nothing to validate on: {cause}name a MUSDB18 root, or songs of at least "
             f"{2 * HELD_SECONDS} s in which all of {', '.join(data.stems)} are heard at once{cure}"
         )
     return [*train, *(valid + excerpts if all_songs else ())], valid + excerpts

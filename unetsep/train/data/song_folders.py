@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ...errors import AudioError
-from .sources import DatasetKind, Source, audio_files
+from .sources import DatasetKind, Source, audio_files, first_few
+
+logger = logging.getLogger(__name__)
+
+# Songs with files of no stem that are named each; of the others a line tells how many there are.
+NAMED_SONGS = 3
 
 
 class SongFolders(DatasetKind):
@@ -26,9 +33,13 @@ class SongFolders(DatasetKind):
     def find(self, root: Path, stems: Sequence[str]) -> list[Source]:
         """Songs with at least one stem; see `DatasetKind.find`."""
         folder = root / "train"
-        sources = []
+        sources, sentences = [], []
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            files = _stems(path, stems)
+            files, ignored = _stems(path, stems)
+            if ignored:
+                used = f"used for {', '.join(files)} alone" if files else "not used"
+                names = first_few([_with_guess(each, stems) for each in ignored])
+                sentences.append(f"{path.name}: no stem is called {names}; it is {used}")
             if files:
                 silent_stems, weight = _description(path / "song.json", stems)
                 silent = tuple(stem for stem in silent_stems if stem not in files)
@@ -38,17 +49,34 @@ class SongFolders(DatasetKind):
             raise AudioError(
                 f"there are no songs in {root}: expected {folder}/<song>/ with "
                 f"{{{','.join(stems)}}}.wav, or in another audio format"
+                + (f" ({sentences[0]})" if sentences else "")
             )
+        for sentence in sentences[:NAMED_SONGS]:
+            logger.warning("%s", sentence)
+        if len(sentences) > NAMED_SONGS:
+            count = len(sentences) - NAMED_SONGS
+            logger.warning("so it is with %d more of the songs in %s", count, folder)
         return sources
 
 
-def _stems(folder: Path, stems: Sequence[str]) -> dict[str, Path]:
-    """The file of each stem that a song has, by its name in upper or lower case.
+def _stems(folder: Path, stems: Sequence[str]) -> tuple[dict[str, Path], list[Path]]:
+    """The file of each stem that a song has, by its name in any case, and audio of other names.
 
-    A file in the song's own folder precedes those in subfolders, which may hold takes.
+    A file in the song's own folder precedes those in subfolders, which may hold takes. Files that
+    lie deeper than all stems, and a mixture, are not listed as others.
     """
-    names = {stem.lower(): stem for stem in stems}
-    return stem_files(folder, audio_files(folder), lambda name: names.get(name.lower()))
+    paths, names = list(audio_files(folder)), {stem.lower(): stem for stem in stems}
+    files = stem_files(folder, paths, lambda name: names.get(name.lower()))
+    depth = max((len(path.parts) for path in files.values()), default=math.inf)
+    known = {*names, "mixture"}
+    others = [each for each in paths if each.stem.lower() not in known]
+    return files, [each for each in others if len(each.parts) <= depth]
+
+
+def _with_guess(path: Path, stems: Sequence[str]) -> str:
+    """The name of a file, and the stem that it resembles, if it does."""
+    guess = difflib.get_close_matches(path.stem.lower(), stems, 1)
+    return f"{path.name} ({guess[0]}?)" if guess else path.name
 
 
 def stem_files(

@@ -14,7 +14,7 @@ from ...weights.datasets import SONG_LISTS
 from ..config import TrainingError
 from .cache import content_of
 from .recording import Recording
-from .sources import listed_name
+from .sources import first_few, listed_name
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +108,3 @@ class SongLists:
                 changes.append(f"{name} has other content")
         if changes:
             logger.warning("the run continues with audio that has changed: %s", first_few(changes))
-
-
-def first_few(texts: Sequence[str]) -> str:
-    """Three of several texts, and how many more there are."""
-    remainder = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-    return f"{', '.join(texts[:3])}{remainder}"

@@ -68,6 +68,12 @@ def listed_name(song: Source | Recording) -> str:
     return f"{song.origin}/{song.split}/{song.name}"
 
 
+def first_few(texts: Sequence[str]) -> str:
+    """Three of several texts, and how many more there are."""
+    remainder = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return f"{', '.join(texts[:3])}{remainder}"
+
+
 class DatasetKind:
     """A kind of data set, whose folders ``unetsep train`` takes.
 

@@ -32,10 +32,11 @@ from .network.low_band import fine_inputs
 from .network.masks import MaskNetwork, gate_, ratio_masks
 from .weights.load import load_checkpoint
 from .weights.manifest import model_name
+from .weights.model import Model
 
 MASK_EXTENSIONS = ("top", "zeros")
-ModelLike = str | Path | MaskNetwork
-"""A model's name, the path of its checkpoint, or a network."""
+ModelLike = str | Path | MaskNetwork | Model
+"""A model's name, the path of its checkpoint, a network, or a `Model`."""
 Audio = npt.ArrayLike | Tensor
 """An array or tensor, ``(channels, samples)`` or ``(samples,)``."""
 # Small blocks of a stream are joined to this length: few samples cost as much as many.
@@ -48,8 +49,8 @@ class Separator:
     Parameters
     ----------
     model
-        Name from the manifest (``unetsep models`` lists them), path of a checkpoint, or a
-        network; or a list of these, whose masks are averaged. They must agree in
+        Name from the manifest (``unetsep models`` lists them), path of a checkpoint, a network
+        or a `unetsep.Model`; or a list of these, whose masks are averaged. They must agree in
         `unetsep.config.SIGNAL_PATH`. Segments and overlap are those of the first, see
         `unetsep.config.common_config`.
     device
@@ -426,15 +427,16 @@ class Separator:
         return masks
 
 
-def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:
-    """One model or several as a list."""
+def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[str | Path | MaskNetwork]:
+    """One model or several as a list, networks without the signal path of a `Model`."""
     models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
     if not models:
         raise ValueError("expected a model or a list of models, got none")
     for each in models:
         if not isinstance(each, ModelLike):
-            raise ValueError(f"a model must be a name, a path or a network, got {each!r}")
-    return models
+            kind = type(each).__name__
+            raise ValueError(f"a model must be a name, a path or a network, got {kind}")
+    return [each.network if isinstance(each, Model) else each for each in models]
 
 
 def as_overlap(overlap: float) -> float:
@@ -472,6 +474,6 @@ def _fingerprint(network: InferenceNetwork) -> str:
     return digest.hexdigest()
 
 
-def _load(model: ModelLike) -> tuple[MaskNetwork, str]:
+def _load(model: str | Path | MaskNetwork) -> tuple[MaskNetwork, str]:
     """A network, and the SHA-256 of its checkpoint; empty if it has none."""
     return (model, "") if isinstance(model, MaskNetwork) else load_checkpoint(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from torch import Tensor
 from tests.releases import needs
 from tests.signals import RATE, music
 from unetsep.config import ModelConfig
+from unetsep.errors import WeightsError
 from unetsep.network.build import build
 from unetsep.network.guided import Guided, state_channels
 from unetsep.network.masks import MaskNetwork
 from unetsep.network.presets import spleeter_config
 from unetsep.separator import Separator
+from unetsep.weights.checkpoint import serialize
 from unetsep.weights.load import load_network
 from unetsep.weights.model import Model
 
@@ -205,3 +208,66 @@ def test_torch_hub_loads_the_models(tiny_model: Path) -> None:
     torch.testing.assert_close(
         model(clips(3000)), Model.from_pretrained(tiny_model)(clips(3000)), atol=1e-6, rtol=0
     )
+
+
+def trained(model: Model) -> Model:
+    """The model after a step of a user's own loop."""
+    model.train().network.requires_grad_()
+    optimizer = torch.optim.SGD(model.network.parameters(), lr=0.1)
+    model(clips(9000, batch=2))[:, 0].abs().mean().backward()
+    optimizer.step()
+    return model.eval()
+
+
+def guided_file(folder: Path) -> Path:
+    """A guided model whose guide, which is not published, lies beside it."""
+    network = guided_network()
+    guide = serialize(network.guide, half=False)
+    config = dataclasses.replace(network.config, guide=hashlib.sha256(guide).hexdigest())
+    network.config = config
+    folder.mkdir()
+    (folder / "guide.safetensors").write_bytes(guide)
+    path = folder / "guided.safetensors"
+    path.write_bytes(serialize(network, half=False))
+    return path
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_model_that_was_trained_is_saved_as_a_checkpoint(tmp_path: Path, guided: bool) -> None:
+    source = guided_file(tmp_path / "source") if guided else tmp_path / "joint.safetensors"
+    if not guided:
+        Model(seed_network(JOINT)).save(source)
+    model = trained(Model.from_pretrained(source))
+    waveform, path = clips(9000), tmp_path / "mine.safetensors"
+    assert model.save(str(path)) == path
+    again = Model.from_pretrained(path)
+    assert again.config == model.config
+    assert torch.equal(again(waveform), model(waveform))
+    assert not torch.equal(again(waveform), Model.from_pretrained(source)(waveform))
+    model.save(path)  # as after each epoch
+    expected = Separator(path, precision="fp32").separate(waveform[0], RATE)
+    stems = Separator(model, precision="fp32").separate(waveform[0], RATE)
+    assert all(np.array_equal(stems[name], expected[name]) for name in model.stems)
+
+
+def test_a_model_that_cannot_be_saved_leaves_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_text("before")
+    with pytest.raises(ValueError, match=r"mine\.pt: expected a name that ends in \.safetensors"):
+        Model(seed_network(JOINT)).save(tmp_path / "mine.pt")
+    with pytest.raises(WeightsError, match=r"cannot be written: No such file"):
+        Model(seed_network(JOINT)).save(tmp_path / "none" / "mine.safetensors")
+    with pytest.raises(WeightsError, match=r"mine\.safetensors is guided by a model that is not"):
+        Model(guided_network()).save(path)
+    model = Model.from_pretrained(guided_file(tmp_path / "source"))
+    assert model.guide is not None
+    with torch.no_grad():
+        next(model.guide.parameters()).add_(1)
+    with pytest.raises(WeightsError, match="the guide was changed, by training all parameters"):
+        model.save(path)
+    with torch.no_grad():
+        next(model.network.parameters()).fill_(torch.nan)
+    with pytest.raises(WeightsError, match="holds NaN or infinity"):
+        model.save(path)
+    assert path.read_text() == "before"
+    assert {each.name for each in tmp_path.iterdir()} == {"mine.safetensors", "source"}

@@ -15,11 +15,15 @@ from torch.nn import functional
 
 from ..config import ModelConfig
 from ..dsp.spectrogram import extension_weights, overlap_add_with_gradients
+from ..errors import WeightsError
 from ..network.guided import Guided
 from ..network.low_band import fine_inputs
 from ..network.masks import MaskNetwork, ratio_masks
 from ..network.unet import UNet, safe_sqrt
-from .load import load_network
+from ..storage import write_atomically
+from .checkpoint import serialize
+from .load import carry_guide, load_guide, load_network
+from .manifest import SUFFIX, is_path
 
 
 class Model(nn.Module):
@@ -60,6 +64,7 @@ class Model(nn.Module):
         self.guide: UNet | None = network.guide if isinstance(network, Guided) else None
         window = torch.hann_window(self.config.n_fft, periodic=True)
         self.register_buffer("window", window, persistent=False)
+        self._folder: Path | None = None  # of the file that it was loaded from, with its guide
 
     @classmethod
     def from_pretrained(cls, model: str | Path = "default") -> Model:
@@ -81,7 +86,64 @@ class Model(nn.Module):
         WeightsError
             If there is no such model, or the file is damaged.
         """
-        return cls(load_network(model)).eval()
+        loaded = cls(load_network(model)).eval()
+        loaded._folder = Path(model).parent if is_path(model) else None
+        return loaded
+
+    def save(self, path: str | Path) -> Path:
+        """Write the network as a checkpoint, which every command and `from_pretrained` take.
+
+        A guide is not written: it stays a checkpoint of its own. One that is not published is
+        copied beside the new file if it lay beside the file of `from_pretrained`.
+
+        Parameters
+        ----------
+        path
+            File to write, or to replace; its name ends in ``.safetensors``. It appears only when
+            it is complete. Weights are stored in fp32.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        WeightsError
+            If a weight is NaN or infinite, the guide was trained or is not found, or the file
+            cannot be written; one that is there stays.
+        ValueError
+            If the name ends otherwise.
+
+        Examples
+        --------
+        >>> model = Model.from_pretrained("fast")
+        >>> model.save("mine.safetensors")  # doctest: +SKIP
+        PosixPath('mine.safetensors')
+        """
+        target = Path(path)
+        if target.suffix != SUFFIX:
+            raise ValueError(f"{path}: expected a name that ends in {SUFFIX}")
+        content = serialize(self.network, half=False)
+        try:
+            if self.guide is not None:
+                self._carry_guide(self.guide, target)
+            write_atomically(target, content)
+        except OSError as error:  # it names the temporary file, which was removed
+            raise WeightsError(f"{target} cannot be written: {error.strerror}") from error
+        return target
+
+    def _carry_guide(self, guide: UNet, target: Path) -> None:
+        """Make sure that the saved network will find its guide, and that it is this one."""
+        sha256, folder = self.config.guide, self._folder or target.parent
+        state = load_guide(sha256, folder, str(target)).state_dict()
+        for name, tensor in guide.state_dict().items():
+            if not torch.equal(tensor.cpu().float(), state[name].float()):
+                raise WeightsError(
+                    f"{target} cannot be written: the guide was changed, by training all "
+                    "parameters of the model; train those of its network alone"
+                )
+        carry_guide(sha256, folder, target.parent)
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -43,7 +43,8 @@ class TrainConfig:
     ----------
     losses
         Names from `unetsep.train.losses.functions.LOSSES`; one network is trained for each, all on
-        the same batches and from the same initial weights.
+        the same batches and from the same initial weights. `unetsep.train.fit.fit` also takes your
+        own, ``losses.py:mine``.
     own_losses
         Of those that are not unetsep's: where each is from, and the SHA-256 of its file; see
         `unetsep.train.losses.own.add_loss`.

@@ -31,6 +31,7 @@ from .datamodule import ClipModule
 from .distributed import ChildWatch, is_lost_process
 from .interruption import LAST, InterruptedRunError
 from .logs import JsonLinesLogger, draw_curves, is_main_process
+from .losses.own import with_own_losses
 from .machine import Machine, check_trainable
 from .module import SeparationModule
 from .run_folder import describe, locked, resumable_step
@@ -74,7 +75,7 @@ def fit(
     Parameters
     ----------
     config
-        What to train.
+        What to train. Its losses may be your own, named as for ``unetsep train --loss``.
     train, valid
         Recordings; see `unetsep.train.data.cache` and `unetsep.train.data.recording.hold_out`.
     run
@@ -104,8 +105,11 @@ def fit(
     ------
     TrainingError
         If the run cannot start or continue; what is saved by then stays.
+    ValueError
+        If there is no such loss, or it fails `unetsep.train.losses.check`.
     """
     run, machine = as_path(run, "run"), machine or Machine()
+    config = with_own_losses(config)
     check_trainable(config, machine)
     keep_freed_memory()
     valid = scorable(valid, config.stems)

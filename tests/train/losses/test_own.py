@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from tests.commands import call
-from tests.train.synthetic import write_musdb
-from unetsep.train.config import TrainingError
+from tests.train.runs import run
+from tests.train.synthetic import tiny, write_musdb
+from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.losses import LOSSES, check
 from unetsep.train.losses.own import add_loss
 from unetsep.weights.manifest import read_manifest
@@ -190,6 +192,30 @@ def test_a_run_stores_the_loss_and_its_source(tmp_path: Path) -> None:
     changed = call("train", "--run", run, "--resume", "--max-steps", 3, "--quiet")
     assert changed.exit_code == 1
     assert "is of another run: its own_losses is" in changed.output
+
+
+def test_python_names_losses_as_the_command_does(tmp_path: Path) -> None:
+    (tmp_path / "losses.py").write_text(SOURCE)
+    config = tiny(losses=("l1", "losses.py:mine"), max_steps=1, valid_every=1)
+    run(tmp_path / "run", config)
+    saved = TrainConfig.from_json((tmp_path / "run" / "config.json").read_text())
+    assert saved.losses == ("l1", "mine")
+    assert saved.own_losses["mine"]["from"] == f"{(tmp_path / 'losses.py').resolve()}:mine"
+    del LOSSES["mine"]  # as in another process
+    longer = dataclasses.replace(saved, max_steps=2)
+    assert run(tmp_path / "run", longer, resume=True)[-1]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere.py:mine", "there is no file nowhere.py"), ("minimum", "there is no loss 'minimum'")],
+)
+def test_python_refuses_unusable_losses_before_anything_is_written(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises((TrainingError, ValueError), match=message):
+        run(tmp_path / "run", tiny(losses=(name,)))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text", ["C:\\x.py", "c:/losses/x.py", "x.py"])

@@ -8,6 +8,7 @@ A loss takes three real arrays ``(..., bins, frames)`` and returns a scalar, see
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import importlib.util
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ...config import ModelConfig
 from ...storage import file_sha256
-from ..config import TrainingError
+from ..config import TrainConfig, TrainingError
 from .functions import LOSSES, LossEntry, build_loss
 
 GROUP = "unetsep.losses"
@@ -162,6 +163,25 @@ def add_losses(sources: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, 
         key, current = add_loss(source["from"] if ":" in source["from"] else name)
         losses[key] = current or dict(source)
     return losses
+
+
+def with_own_losses(config: TrainConfig) -> TrainConfig:
+    """A config whose losses are keys of `LOSSES`: users' own are added, as by the command.
+
+    Parameters
+    ----------
+    config
+        Its losses may be named in any way that `add_loss` takes. Errors are those of `add_loss`.
+    """
+    if all(name in LOSSES for name in config.losses):
+        return config
+    sources = add_losses(config.own_losses)
+    losses = {}
+    for text in config.losses:
+        name, source = (text, sources[text]) if text in sources else add_loss(text)
+        losses[name] = source
+    own_losses = {name: source for name, source in losses.items() if source is not None}
+    return dataclasses.replace(config, losses=tuple(losses), own_losses=own_losses)
 
 
 def check(

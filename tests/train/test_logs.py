@@ -46,6 +46,19 @@ def test_curves_have_a_panel_for_losses_and_one_for_each_stem(
     assert len(drawn[1].axes) == 1
 
 
+def test_the_curve_of_a_negative_loss_falls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    lines = [{"step": step, "train/l1": -2.0 * step} for step in (1, 2)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png", clips=1)
+    assert list(drawn[0].axes[0].lines[0].get_ydata()) == [-1.0, -2.0]
+
+
 def test_a_stem_may_be_called_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 

@@ -161,11 +161,11 @@ def run_train(options: TrainOptions) -> None:
     hide_decoder_chatter()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    options = _with_losses(options)
-    config, data = _resumed_run(options) if options.resume else _new_run(options)
-    check_trainable(config, options.machine)  # before hours of decoding
-    folder = options.folder
     with _logging(console):
+        options = _with_losses(options)
+        config, data = _resumed_run(options) if options.resume else _new_run(options)
+        check_trainable(config, options.machine)  # before hours of decoding
+        folder = options.folder
         saved = SongLists.read(folder) if options.resume else None
         train, valid = _load(data, console, saved, all_songs=config.all_songs)
         overlap = " of them" if config.all_songs else ""

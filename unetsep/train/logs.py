@@ -89,8 +89,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def draw_curves(log: Path, picture: Path, *, clips: int) -> None:
     """Draw a log as a PNG: a panel for training losses, one for each stem's validation SDR.
 
-    A loss has one colour in all panels; training losses are drawn relative to their first
-    value, so that losses of any scale share an axis.
+    A loss has one colour in all panels; training losses are drawn relative to the size of their
+    first value, so that losses of any scale share an axis.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def draw_curves(log: Path, picture: Path, *, clips: int) -> None:
         for number, loss in enumerate(losses):
             if points := curves[name].get(loss):
                 steps, values = np.array(points).T
-                curve = values if name else values / (values[0] or 1.0)
+                curve = values if name else values / (abs(values[0]) or 1.0)
                 mark = ".-" if name else "-"
                 (lines[loss],) = axes.plot(steps * clips, curve, mark, color=f"C{number}")
         title = f"validation SDR in dB, {name}" if name else "training loss / first"

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.train.runs import run
 from tests.train.synthetic import tiny, write_musdb
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.losses import LOSSES, check
+from unetsep.train.losses.functions import LossEntry
 from unetsep.train.losses.own import add_loss
 from unetsep.weights.manifest import read_manifest
 
@@ -83,15 +86,27 @@ def constant(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
     return ((estimate.detach() - in_phase).square() + quadrature.square()).mean()
 
 
+def mismatched(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    return ((estimate - 2 * in_phase).square() + quadrature.square()).mean()
+
+
+def si_sdr(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    """Negative, in dB, of magnitudes."""
+    true = (in_phase.square() + quadrature.square() + 1e-8).sqrt()
+    axes = (-2, -1)
+    share = (estimate * true).sum(axes, keepdim=True) / true.square().sum(axes, keepdim=True)
+    signal, error = (share * true, estimate - share * true)
+    power, noise = (each.square().sum(axes) + 1e-4 for each in (signal, error))
+    return 10 * (noise / power).log10().mean()
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
         (constant, "constant must have a gradient by the estimate: is it detached"),
         (by_bin, "by_bin must return a scalar tensor, got torch.Size"),
-        (negative, "must be positive for a wrong estimate"),
-        (signed, "must be positive for a wrong estimate, got -"),
-        (offset, "must be zero at the target"),
-        (total, "must be the mean of its values for blocks of frames"),
+        (negative, "must be lower at the target"),
+        (signed, r"must be lower at the target .*: it is 0 there, -\S+ for silence"),
         (rough, "must have a finite gradient in silence"),
         (detached, "has a gradient of .* where finite differences give"),
     ],
@@ -99,6 +114,40 @@ def constant(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
 def test_the_kit_tests_the_properties_that_training_relies_on(loss: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check(loss)  # type: ignore[arg-type]
+
+
+AT_TARGET = r"the loss \w+ is \S+ at the target, not 0: compare its values in the log"
+BY_FRAMES, BY_CLIPS = (
+    rf"the loss \w+ is not the mean of its values for {kind} .*: CPUs train with its mean over 16 "
+    for kind in ("blocks of frames", "clips")
+)
+
+
+@pytest.mark.parametrize(
+    ("loss", "patterns"),
+    [
+        (offset, [AT_TARGET]),
+        (mismatched, [AT_TARGET]),
+        (total, [BY_FRAMES, BY_CLIPS]),
+        (si_sdr, [AT_TARGET, BY_FRAMES]),
+        (LOSSES["l1"].function, []),
+    ],
+)
+def test_the_kit_warns_of_what_training_does_without(
+    loss: Callable[..., Tensor], patterns: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    check(loss)
+    assert len(caplog.messages) == len(patterns)
+    for message, pattern in zip(caplog.messages, patterns, strict=True):
+        assert re.match(pattern, message)
+
+
+def test_a_ratio_in_decibels_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOSSES, "mine", LossEntry(si_sdr, ""))
+    lines = run(tmp_path / "run", tiny(losses=("mine",), max_steps=30, valid_every=30))
+    values = [line["train/mine"] for line in lines if "train/mine" in line]
+    assert sum(values[-5:]) < sum(values[:5])
+    assert min(values) < 0
 
 
 @pytest.mark.parametrize("text", ["losses.py:mine", "losses:mine"])

@@ -141,6 +141,24 @@ def test_a_second_signal_stops_a_run_at_once_without_partial_files(
     assert (folder / "last.ckpt").exists() == (step == 6)
 
 
+@pytest.mark.parametrize("method", ["calibrate", "configure_optimizers"])
+def test_ctrl_c_before_the_first_step_says_how_to_start_again(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(SeparationModule, method, lambda *_, **__: interrupt(None))
+        with pytest.raises(InterruptedRunError) as caught:
+            run(tmp_path, tiny())
+    assert caught.value.number == signal.SIGINT
+    assert str(caught.value) == (
+        "interrupted before the first step; nothing was saved yet: the same command starts it again"
+    )
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / "last.ckpt").exists()
+    assert run(tmp_path, tiny())[-1]["step"] == 6
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no closed terminals")
 def test_a_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -154,7 +154,7 @@ def test_an_interrupted_run_blames_no_process_and_names_its_checkpoint(
             child.wait()
             child.poll()
         resume = f"resume with unetsep train --run {tmp_path} --resume"
-        what = resume if saved else "nothing was saved yet"
+        what = resume if saved else "nothing was saved yet: the same command starts it again"
         assert caplog.messages == [f"the run was interrupted, {what}"]
 
 

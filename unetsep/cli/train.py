@@ -177,6 +177,8 @@ def run_train(options: TrainOptions) -> None:
         songs = SongLists.of(train, valid)
         if saved is not None:
             saved.check_resumed(folder, songs)
+        if not options.resume:
+            console.print("Measuring levels and losses of clips before the first step")
         try:
             fit(
                 config,

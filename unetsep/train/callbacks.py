@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,7 +129,9 @@ class Keeper(Callback):
 
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
-        """Report the second signal like the first; Lightning would end silently.
+        """Report Ctrl-C before the first step, and the second one, like the first.
+
+        Lightning would end silently.
 
         Raises
         ------
@@ -139,6 +142,11 @@ class Keeper(Callback):
             yield
         except SystemExit as end:
             number = self.signals.number
+            if number is None and isinstance(end.__context__, KeyboardInterrupt):
+                self.signals.restore(signal.SIGINT)  # Lightning ignores it from here on
+                raise InterruptedRunError(
+                    f"interrupted before the first step; {how_to_resume(self.run)}", signal.SIGINT
+                ) from end
             if not self.signals.immediate or number is None:
                 raise
             raise InterruptedRunError(

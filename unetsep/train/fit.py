@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from .data.clips import ClipDataset
 from .data.recording import Recording
 from .datamodule import ClipModule
 from .distributed import ChildWatch, is_lost_process
-from .interruption import LAST, InterruptedRunError
+from .interruption import LAST, InterruptedRunError, how_to_resume
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .losses.own import with_own_losses
 from .machine import Machine, check_trainable
@@ -119,11 +120,14 @@ def fit(
         first_step = resumable_step(run / LAST, config, machine) if resume else 0
         if is_main_process():
             describe(run, config, resume, notes)
-        data = ClipModule(config, train, valid, workers=machine.workers, resident=machine.resident)
-        first = first_network(config, init_from, load_run_guide(config, run, guide, init_from))
-        module = SeparationModule(config, first, may_record=machine.graph)
-        if not resume:
-            module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
+        with _preparing(run):
+            data = ClipModule(
+                config, train, valid, workers=machine.workers, resident=machine.resident
+            )
+            first = first_network(config, init_from, load_run_guide(config, run, guide, init_from))
+            module = SeparationModule(config, first, may_record=machine.graph)
+            if not resume:
+                module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
         ema = Ema(config.ema_decay)
         keeper = Keeper(run, ema)
         all_callbacks = [ema, keeper, ChildWatch(run, keeper.signals), *callbacks]
@@ -140,6 +144,17 @@ def fit(
                 if trainer.is_global_zero and (run / "log.jsonl").exists():
                     _draw(run, config.batch_size * machine.world_size)
     return module.scores
+
+
+@contextlib.contextmanager
+def _preparing(run: Path) -> Iterator[None]:
+    """Report Ctrl-C like one after a step."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            f"interrupted before the first step; {how_to_resume(run)}", signal.SIGINT
+        ) from error
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ PENDING = ".pending"
 def how_to_resume(run: Path) -> str:
     """What can be done with a run that ends early, for messages."""
     if not (run / LAST).exists():
-        return "nothing was saved yet"
+        return "nothing was saved yet: the same command starts it again"
     return f"resume with unetsep train --run {shell_word(run)} --resume"
 
 
@@ -82,9 +82,9 @@ class EndSignals:
                 signal.signal(number, self._note)
                 self._listening.append(number)
 
-    def restore(self) -> None:
-        """Restore the handlers that they had when this was created."""
-        for number in self._listening:
+    def restore(self, *further: int) -> None:
+        """Restore the handlers that they, and further signals, had when this was created."""
+        for number in (*self._listening, *further):
             signal.signal(number, self._handlers[number])
         self._listening = []
 

@@ -36,6 +36,16 @@ def cut(path: Path, share: float) -> Path:
     return path
 
 
+def damage(path: Path, kind: str, share: float, size: int = 2000) -> Path:
+    """A file in which some bytes after this share are zeros or noise, or have noise before them."""
+    content = bytearray(path.read_bytes())
+    at = int(len(content) * share)
+    end = at if kind == "insert" else at + size
+    content[at:end] = bytes(size) if kind == "zeros" else np.random.default_rng(0).bytes(size)
+    path.write_bytes(content)
+    return path
+
+
 def take_for_one(monkeypatch: pytest.MonkeyPatch, folds: Callable[[str], str]) -> None:
     """Let names be found in folders as on some drives: by what is equal once it is folded."""
 

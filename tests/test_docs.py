@@ -577,6 +577,7 @@ def test_messages_in_the_troubleshooting_page_exist_in_the_program() -> None:
         "has no end mark, as if it was cut off",
         "may be cut short",
         "is damaged in places; ffmpeg says",
+        "on ffmpeg decoded it, since libsndfile could not",
         "may be damaged or misnamed: libsndfile could not read it",
         "files joined into one, which are",
         "already exists: use --overwrite or --skip-existing",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import unetsep.audio.reader
 from tests.audio.test_reader import read
 from tests.programs import execute
 from tests.signals import RATE, music, white_noise
@@ -80,7 +81,10 @@ def test_the_last_frame_is_found_before_tags_and_noise(tmp_path):
 
 
 @pytest.mark.parametrize(("start", "right"), [(0.1, True), (1.0, True), (1.5, False), (2.8, False)])
-def test_an_excerpt_may_start_before_damage_but_not_after_it(tmp_path, start, right):
+def test_without_ffmpeg_an_excerpt_may_start_before_damage_but_not_after_it(
+    tmp_path, start, right, monkeypatch
+):
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
     path = encode(tmp_path, "a.flac", white_noise(3 * RATE), RATE)
     whole = read(path)
     content = bytearray(path.read_bytes())

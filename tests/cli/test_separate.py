@@ -23,6 +23,7 @@ from click.testing import Result
 
 import unetsep
 from tests.commands import call
+from tests.files import damage
 from tests.signals import RATE, music
 from unetsep.audio.reader import AudioReader
 from unetsep.cli import CONTEXT
@@ -273,6 +274,30 @@ def test_warnings_are_shown_and_reported(run, song):
     assert result.exit_code == 0
     assert result.stderr.count("Warning: ") == 1
     assert "no end mark" in json.loads(result.stdout)["warnings"][0]
+
+
+@pytest.mark.usefixtures("need_ffmpeg")
+@pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.ogg"])
+def test_a_damaged_song_is_separated_with_a_warning(run, song, name):
+    path = damage(song(name, seconds=6), "zeros", 0.5)
+    assert "damaged" not in run(path, "--dry-run").stderr
+    result = run(path, "--json")
+    assert result.exit_code == 0
+    assert result.stderr.count("Warning: ") == 1
+    report = json.loads(result.stdout)
+    assert "is damaged in places" in report["warnings"][0]
+    assert 4.5 < report["seconds"] < 6.1
+    for stem in report["stems"].values():
+        assert soundfile.info(stem).duration == pytest.approx(report["seconds"], abs=1e-3)
+
+
+@pytest.mark.usefixtures("need_ffmpeg")
+def test_a_damaged_song_on_stdin_is_separated_with_a_warning(song, run_with_pipes):
+    content = damage(song("a.flac", seconds=3), "zeros", 0.5).read_bytes()
+    code, stem, error = run_with_pipes("-", "-o", "-", "--stems", "bass", content=content)
+    assert code == 0, error
+    assert "Warning: stdin is damaged in places; from 1." in error
+    assert 2 < soundfile.info(io.BytesIO(stem)).duration <= 3
 
 
 def test_existing_stems_are_replaced_only_with_overwrite(run, song, tmp_path):

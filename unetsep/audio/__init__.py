@@ -5,6 +5,7 @@ decoder      the decoder protocol, the description of a file, and the known suff
 libsndfile   the decoder of wav, flac, ogg, opus, mp3, aiff, caf
 joined       the decoder of several such files concatenated into one
 ffmpeg       the decoder of everything else, by an ``ffmpeg`` program
+remainder    what follows damage within a file, by that program
 ffmpeg_program  where that program is, and how it is run
 channels     the order of channels and their speakers
 core_audio   the speakers that caf and aiff name

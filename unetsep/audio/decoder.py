@@ -73,8 +73,10 @@ class Decoder(Protocol):
     """An open audio file.
 
     ``warnings`` are sentences for the user: those of the claim, and those of decoding so far.
+    ``file_format`` is libsndfile's name of the format; empty if ffmpeg decodes it.
     """
 
+    file_format: str
     info: AudioInfo
     length: LengthClaim
     warnings: list[str]

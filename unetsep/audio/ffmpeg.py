@@ -165,6 +165,7 @@ class FfmpegDecoder:
     """
 
     HEADER = struct.Struct(">4s5I")
+    file_format = ""
 
     def __init__(self, path: Path, ffmpeg: str, reason: str, track: int | None = None) -> None:
         self._path, self._ffmpeg, self._reason, self._track = path, ffmpeg, reason, track

@@ -100,7 +100,7 @@ class JoinedDecoder:
         info, length = decoder.info, decoder.length
         decoder.close()
         if not self._parts:
-            self._format = info
+            self._format, self.file_format = info, decoder.file_format
         rate_and_channels = info.sample_rate, info.channels
         if rate_and_channels != (self._format.sample_rate, self._format.channels):
             self._end_before(f"has {info.channels} channels at {info.sample_rate} Hz")

@@ -172,9 +172,11 @@ class LibsndfileDecoder:
         if self._view is not None and self.length.endless is not None:
             return self._view.is_near_end()
         frames, slack = self.length.frames, self.length.slack
-        if self._fault is None:
-            return True
-        return frames is not None and slack is not None and self._position + slack >= frames
+        if frames is None or slack is None:
+            return self._fault is None
+        # At damage libmpg123 may also end as it does at the end of the file.
+        may_stop = self._fault is not None or self.file_format in MP3_FORMATS
+        return not may_stop or self._position + slack >= frames
 
     def close(self) -> None:
         """Release the file."""

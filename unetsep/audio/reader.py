@@ -7,6 +7,8 @@ A file that ends before the length its header promises is refused if that length
 (wav, aiff, au, caf, w64, flac, and mp3 with a count of frames). It is read with a warning if the
 length is an estimate (ogg, opus, other mp3, all that ffmpeg decodes), or if an mp3 lacks only a
 few frames.
+
+Where libsndfile stops at damage within an mp3, FLAC or Ogg file, ffmpeg decodes the rest.
 """
 
 from __future__ import annotations
@@ -28,12 +30,16 @@ from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
 from .ffmpeg import FfmpegDecoder
 from .ffmpeg_program import find_ffmpeg
 from .joined import open_streams
+from .mp3 import MP3_FORMATS
 from .ogg import PAGE_HEAD, ogg_is_open, page_bytes
+from .remainder import open_remainder
 from .times import as_seconds
 
 READ_FRAMES = 65_536
 # More samples than any file has; beyond, the product may be infinite.
 ENDLESS = 2.0**62
+# Formats of frames or pages, after a damaged one of which others can be decoded.
+FRAMED_FORMATS = ("FLAC", "OGG", *MP3_FORMATS)
 # Tags of the encodings that libsndfile reads in wav and w64; it calls files of others malformed.
 WAV_ENCODINGS = (0x1, 0x2, 0x3, 0x6, 0x7, 0x11, 0x31, 0x38, 0x40, 0x55, 0xFFFE)
 
@@ -50,6 +56,10 @@ class AudioReader:
     track
         Number of the sound track to read, from 1; by default the one that the file marks as
         default, or else the first.
+    past_damage
+        Whether to read what follows damage within a compressed file, with a warning: less than
+        was there, so all after it is early. Otherwise such a file is refused, unless ffmpeg
+        decodes all of it.
 
     Raises
     ------
@@ -73,11 +83,14 @@ class AudioReader:
         start: float | str = 0.0,
         duration: float | str | None = None,
         track: int | None = None,
+        past_damage: bool = True,
     ) -> None:
         start, duration = as_excerpt(start, duration)
         check_track(track)
         self.path = Path(path)
         self._decoder = _open(self.path, track)
+        self._warnings = self._decoder.warnings
+        self._past_damage = past_damage and self._decoder.file_format in FRAMED_FORMATS
         try:
             self.info = self._decoder.info
             _check_header(self.path, self.info)
@@ -104,10 +117,31 @@ class AudioReader:
             self._decoder.seek(self._start)
         except (soundfile.LibsndfileError, OSError) as error:
             _check_readable(self.path)
+            if self._open_remainder(self._start):
+                return
             raise AudioError(
                 f"{self.path} is damaged before {self._start / self.info.sample_rate:.2f} s, where "
-                f"the excerpt starts: {error}"
+                f"the excerpt starts: {str(error).rstrip('.')}{self._remedy()}"
             ) from error
+
+    def _open_remainder(self, frame: int) -> bool:
+        """Whether ffmpeg decodes what follows a sample at which libsndfile stopped."""
+        ffmpeg = find_ffmpeg() if self._past_damage else None
+        remainder = open_remainder(self.path, ffmpeg, frame, self.info) if ffmpeg else None
+        if remainder is None:
+            return False
+        self._decoder.close()
+        self._decoder, self._past_damage = remainder, False
+        self._warnings.append(
+            f"{self.path} is damaged in places; from {frame / self.info.sample_rate:.2f} s on "
+            "ffmpeg decoded it, since libsndfile could not"
+        )
+        return True
+
+    def _remedy(self) -> str:
+        if self._past_damage and find_ffmpeg() is None:
+            return "; install ffmpeg or run 'pip install imageio-ffmpeg' to read what may follow"
+        return "; get another copy, or separate the part before it with --duration"
 
     def _check_available(self) -> None:
         length, frames = self._decoder.length, self.frames
@@ -128,7 +162,7 @@ class AudioReader:
     @property
     def warnings(self) -> list[str]:
         """Sentences about what may be wrong with the file, complete after reading it."""
-        return list(self._decoder.warnings)
+        return list(self._warnings)
 
     @property
     def frames(self) -> int | None:
@@ -147,7 +181,8 @@ class AudioReader:
     def blocks(self, block_frames: int = READ_FRAMES) -> Iterator[Block]:
         """Yield contiguous blocks ``(channels, samples)`` of ``block_frames`` samples.
 
-        The last block may be shorter, and so may the last one of each of several joined files.
+        The last block may be shorter, and so may the last one of each of several joined files,
+        and those at damage.
 
         Raises
         ------
@@ -155,7 +190,7 @@ class AudioReader:
             If samples are NaN, infinite or huge, nothing could be decoded, the system cannot
             read the file, or it ends before the length its header promises.
         """
-        position, warnings = 0, len(self._decoder.warnings)
+        position, warnings = 0, len(self._warnings)
         # After a counted length follows no audio, but a tag or a byte of padding.
         limit = self.frames if self._decoder.length.slack == 0 else self._limit
         while limit is None or position < limit:
@@ -171,19 +206,29 @@ class AudioReader:
         except AudioError:
             _check_readable(self.path)
             raise
-        if len(self._decoder.warnings) > warnings:
+        if len(self._warnings) > warnings:
             _check_readable(self.path)
 
     def _read(self, frames: int, position: int) -> Block:
         """The next block; empty at the end, and at a fault in the last frame of an mp3."""
+        frame = self._start + position
         try:
-            return self._decoder.read(frames)
+            block = self._decoder.read(frames)
+            if len(block) or self._decoder.at_end():
+                return block
+            _check_readable(self.path)
+            return self._decoder.read(frames) if self._open_remainder(frame) else block
         except (soundfile.LibsndfileError, OSError) as error:
             _check_readable(self.path)
-            seconds = (self._start + position) / self.info.sample_rate
+            if self._open_remainder(frame):
+                return self._decoder.read(frames)
+            seconds = frame / self.info.sample_rate
             if position == 0 or not self._decoder.at_end():
-                raise AudioError(f"{self.path} is damaged at {seconds:.2f} s: {error}") from error
-            self._decoder.warnings.append(
+                raise AudioError(
+                    f"{self.path} is damaged at {seconds:.2f} s: {str(error).rstrip('.')}"
+                    f"{self._remedy()}"
+                ) from error
+            self._warnings.append(
                 f"{self.path} breaks off within its last frame; {seconds:.2f} s could be decoded"
             )
             return np.empty((0, self.info.channels), np.float32)
@@ -208,19 +253,26 @@ class AudioReader:
                 f"{self._start / self.info.sample_rate:g} on"
             )
         rate, expected, slack = self.info.sample_rate, self.frames, self._decoder.length.slack
+        if expected is not None and slack is not None and position + slack < expected:
+            # The length is that of the last page, so the end is there: pages within are lost.
+            if not (self._past_damage and self._decoder.file_format == "OGG"):
+                raise self._cut_short(self._start + position)
+            self._warnings.append(
+                f"{self.path} is damaged in places: {position / rate:.2f} s could be decoded where "
+                f"{expected / rate:.2f} s were expected"
+            )
+            return
         if not self._decoder.at_end() and (self._limit is None or position < self._limit):
             raise AudioError(
                 f"{self.path} is damaged at {(self._start + position) / rate:.2f} s: nothing after "
-                "that could be decoded; get another copy"
+                f"that could be decoded{self._remedy()}"
             )
         if expected is None or self.info.frames is None or position >= expected:
             return
-        if slack is not None and position + slack < expected:
-            raise self._cut_short(self._start + position)
         # A container's duration may be off by the padding of its codec. A count of mp3 frames
         # is exact: of 756 complete files by lame, ffmpeg and libsndfile none fell short of it.
         if slack or (slack is None and position < 0.98 * expected - 0.2 * rate):
-            self._decoder.warnings.append(
+            self._warnings.append(
                 f"{self.path} may be cut short: {position / rate:.2f} s could be decoded where "
                 f"about {expected / rate:.2f} s were expected"
             )

@@ -46,7 +46,7 @@ def read_audio(path: Path, duration: float | None = None) -> tuple[Signal, int]:
     AudioError
         If it cannot be read.
     """
-    with AudioReader(path, duration=duration) as reader:
+    with AudioReader(path, duration=duration, past_damage=False) as reader:
         signal = np.concatenate(list(reader.blocks()), axis=1)
         for sentence in reader.warnings:
             logger.warning("%s", sentence)

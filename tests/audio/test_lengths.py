@@ -10,7 +10,7 @@ import soundfile
 
 import unetsep.audio.reader
 from tests.audio.test_reader import read
-from tests.files import cut
+from tests.files import cut, damage
 from tests.programs import execute
 from tests.signals import RATE, music
 from unetsep.audio.lengths import (
@@ -312,6 +312,22 @@ def test_a_complete_mp3_gives_no_warning(song, need_ffmpeg, seconds, rate, optio
         with AudioReader(path, start=start) as reader:
             assert sum(block.shape[1] for block in reader.blocks()) == reader.frames
             assert reader.warnings == []
+
+
+@pytest.mark.parametrize("kind", ["zeros", "noise", "insert"])
+@pytest.mark.parametrize("place", [63, 170, 300])
+def test_damage_to_the_frame_that_counts_does_not_shorten_an_mp3(song, kind, place):
+    # libmpg123 passes over that frame, and guesses a length of half the song from the next one.
+    path = song("a.mp3", seconds=6)
+    end = read(path, start=5)
+    audio = read(damage(path, kind, place / path.stat().st_size, 300))
+    assert audio.shape[1] == pytest.approx(6 * RATE, abs=3 * 1152)
+    lag = audio.shape[1] - end.shape[1]
+    places = range(lag - 1152, lag + 1)
+    assert (
+        min(np.abs(audio[:, at : at + RATE // 2] - end[:, : RATE // 2]).max() for at in places)
+        < 1e-3
+    )
 
 
 def test_tags_after_an_mp3_are_not_decoded(song):

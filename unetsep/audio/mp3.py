@@ -24,7 +24,8 @@ def mp3_missing_share(path: Path | Section) -> float | None:
     -------
     float or None
         0 if nothing is missing, or the bytes are not counted. None if any length is a guess:
-        there is no count, or it leaves out what follows, as in files that were joined.
+        there is no count, no frame follows its own, or it leaves out what follows, as in files
+        that were joined.
     """
     with open_bytes(path) as file:
         begin = _after_tags(file)
@@ -39,6 +40,9 @@ def mp3_missing_share(path: Path | Section) -> float | None:
         uncounted = mp3_frame(frame[:4])  # then the mark belongs to a file that follows
         if sync and uncounted and mp3_frame(frame[uncounted.size :][:4]):
             return None
+        marked = mp3_frame(frame[sync:][:4])
+        if marked is None or mp3_frame(frame[sync + marked.size :][:4]) is None:
+            return None  # damaged, and libmpg123 passes over it
         flags, _, size = struct.unpack_from(">III", frame, mark + 4)
         if flags & 3 != 3 or size == 0:
             return 0.0 if flags & 1 else None

@@ -7,6 +7,7 @@ import pickle
 import time
 import zipfile
 from email.utils import formatdate
+from typing import ClassVar
 
 import aiohttp
 import fsspec
@@ -14,6 +15,7 @@ import pytest
 
 from tests.web import Quiet, serving
 from unetsep.errors import UnetsepError
+from unetsep.library import store
 from unetsep.library.store import Store, TransferError, UrlPath, last_name, public_url
 
 
@@ -64,10 +66,10 @@ def test_an_error_without_a_message_is_named_by_its_class():
     def circle() -> None:
         raise TooManyRedirects
 
-    store = Store("memory://b")
-    store.attempts = 1
+    folder = Store("memory://b")
+    folder.attempts = 1
     with pytest.raises(TransferError, match=r"b/a could not be read: TooManyRedirects$"):
-        store.retry("a", "read", circle)
+        folder.retry("a", "read", circle)
 
 
 def test_a_server_that_closes_its_connections_is_no_missing_file(tmp_path, monkeypatch):
@@ -125,6 +127,41 @@ def test_a_retry_waits_as_long_as_the_server_asks_within_a_limit(
         assert Store(f"{address}/song.wav").read("") == b"RIFF"
     assert len(pauses) == 1
     assert low <= pauses[0] <= high
+
+
+@pytest.mark.parametrize(
+    ("status", "every", "requests"),
+    [(503, 1, store.ATTEMPTS + store.FAILURES - 1), (503, 2, 10 * store.ATTEMPTS), (403, 1, 20)],
+)
+def test_a_server_that_fails_is_not_asked_for_all_folders_and_none_is_forgotten(
+    tmp_path, monkeypatch, status, every, requests
+):
+    class Failing(Quiet):
+        folders: ClassVar[list[str]] = []
+        refused: ClassVar[list[str]] = []
+
+        def do_GET(self) -> None:  # noqa: N802
+            if self.path not in ("/", *self.folders):
+                self.folders.append(self.path)
+            if self.path == "/" or self.folders.index(self.path) % every:
+                super().do_GET()
+            else:
+                self.refused.append(self.path)
+                self.send_error(status)
+
+    monkeypatch.setattr("unetsep.library.store.PAUSE", 0.0)
+    for number in range(20):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}/a.wav").touch()
+    errors: dict[str, str] = {}
+    with serving(functools.partial(Failing, directory=str(tmp_path))) as address:
+        files = Store(address).files_below(errors.__setitem__)
+    assert len(Failing.refused) == requests
+    assert len(errors) == 20 // every
+    folders = [*errors, *(file.removesuffix("a.wav") for file in files)]
+    assert sorted(folders) == sorted(f"{address}/{number}/" for number in range(20))
+    for folder, message in errors.items():
+        assert message.startswith(f"{folder.rstrip('/')} could not be listed: ")
 
 
 def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes(monkeypatch):

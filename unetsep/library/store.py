@@ -35,6 +35,8 @@ ATTEMPTS = 5
 PAUSE = 1.0
 # Longest wait in seconds that a server may ask for.
 LONGEST_PAUSE = 60.0
+# Folders in a row that a server fails to list before the others are no longer asked for.
+FAILURES = 5
 # HTTP statuses from 400 to 499 that are worth a retry; the others are final.
 PATIENT_STATUS = (408, 429)
 # HTTP statuses of files that do not exist.
@@ -239,7 +241,14 @@ class Store:
             return self.root
         return real_path(Path(self.root or "/")).as_posix().rstrip("/")
 
-    def retry(self, name: str, participle: str, action: Callable[[], Result]) -> Result:
+    def retry(
+        self,
+        name: str,
+        participle: str,
+        action: Callable[[], Result],
+        *,
+        attempts: int | None = None,
+    ) -> Result:
         """Run an action on a file, and retry it after errors that may pass.
 
         Parameters
@@ -250,6 +259,8 @@ class Store:
             Of the action, for the message: ``"read"``.
         action
             What to run.
+        attempts
+            At most; by default those of the store.
 
         Raises
         ------
@@ -259,6 +270,7 @@ class Store:
             If the last attempt fails.
         """
         place, attempt = f"{self.url}/{name}" if name else self.url, 1
+        attempts = attempts or self.attempts
         while True:
             try:
                 return action()
@@ -266,7 +278,7 @@ class Store:
                 error = _true_cause(raised)
                 if isinstance(error, FileNotFoundError):
                     raise AbsentError(f"{place} does not exist") from error
-                if not _may_pass(error) or attempt >= self.attempts:
+                if not _may_pass(error) or attempt >= attempts:
                     words = " ".join(str(error).split())
                     if not getattr(error, "message", words):  # such as too many redirections
                         words = type(error).__name__
@@ -319,16 +331,23 @@ class Store:
         # Not fsspec's `find`: it omits folders that cannot be listed. On the web it also omits
         # files that have one name in two folders to which a page links, and follows circles.
         files, folders, searched = set(), [top], {top}
+        failures = 0  # in a row
         while folders:
             folder = folders.pop()
-            try:
-                paths = self._paths_in(folder)
+            if failures == FAILURES:
+                place = f"{self.url}/{self._name_of(folder)}"
+                on_error(folder, f"{place} could not be listed: {failures} others failed in a row")
+                continue
+            try:  # a server that has just failed is asked once, as each retry takes a pause
+                paths = self._paths_in(folder, 1 if failures else self.attempts)
             except TransferError as error:
                 if folder == top:
                     raise
                 if not isinstance(error, AbsentError):
                     on_error(folder, str(error))
+                    failures += _may_pass(error.__cause__)
                 continue
+            failures = 0
             for path in paths - searched:
                 if path.endswith("/"):
                     folders.append(path)
@@ -337,13 +356,23 @@ class Store:
                     files.add(path)
         return list(files)
 
-    def _paths_in(self, folder: str) -> set[str]:
-        """Paths, or URLs, in one folder; those of folders to search end with a slash."""
+    def _name_of(self, folder: str) -> str:
+        """The name of a folder by its path, or URL."""
         is_web = self.scheme in READ_ONLY
-        place, root = (web_path(folder), web_path(self.root)) if is_web else (folder, self.root)
-        name, path = place.removeprefix(root).strip("/"), self.files._strip_protocol(folder)
+        path, root = (web_path(folder), web_path(self.root)) if is_web else (folder, self.root)
+        return path.removeprefix(root).strip("/")
+
+    def _paths_in(self, folder: str, attempts: int) -> set[str]:
+        """Paths, or URLs, in one folder; those of folders to search end with a slash."""
+        is_web, path = self.scheme in READ_ONLY, self.files._strip_protocol(folder)
+        entries = self.retry(
+            self._name_of(folder),
+            "listed",
+            lambda: self.files.ls(path, detail=True),
+            attempts=attempts,
+        )
         paths = set()
-        for entry in self.retry(name, "listed", lambda: self.files.ls(path, detail=True)):
+        for entry in entries:
             parts = entry["name"].rstrip("/").split("/")
             is_folder = entry["type"] == "directory"
             if is_web:
@@ -509,7 +538,7 @@ def _is_leftover(name: str, seconds: float | None) -> bool:
     return partial and seconds is not None and time.time() - seconds > FOREIGN_AGE
 
 
-def _may_pass(error: Exception) -> bool:
+def _may_pass(error: BaseException | None) -> bool:
     """Whether a retry may succeed."""
     if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError, ImportError)):
         return False

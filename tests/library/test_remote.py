@@ -25,6 +25,7 @@ import soundfile
 from click.testing import Result
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.zip import ZipFileSystem
 from fsspec.registry import _registry
 
 from tests.commands import call
@@ -522,6 +523,8 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_retried(
 ):
     for name in ("a.wav", f"{FORBIDDEN}/cd 1/b.wav", "hidden/.x/c.wav"):
         memory.pipe_file(f"/bucket/in/{name}", write(tmp_path / "a.wav").read_bytes())
+    # Searched as sftp:// is, folder by folder.
+    monkeypatch.setattr(MemoryFileSystem, "find", fsspec.AbstractFileSystem.find)
     list_folder = MemoryFileSystem.ls
 
     def ls(self, path, detail=True, **options):
@@ -984,6 +987,17 @@ def test_songs_within_an_archive_have_their_own_names(memory, run, tmp_path):
         stems = stems_here(tmp_path / f"{number}")
         assert {name.rpartition("/")[0] for name in stems} == names
     assert f"zip://a.wav::{place}: vocals" in result.stderr
+
+
+def test_an_archive_is_searched_by_its_index(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "songs.zip", "w") as archive:
+        for name in ("a.wav", "/Album/b.wav", "Album/c.wav"):
+            archive.writestr(zipfile.ZipInfo(name), "")
+    # It reads the whole index for each folder.
+    monkeypatch.setattr(ZipFileSystem, "ls", lambda *_, **__: pytest.fail("listed"))
+    with Spool(None) as spool:
+        songs = spool.find([f"zip://::file://{tmp_path}/songs.zip"], tmp_path / "out", print)
+    assert [song.track for song in songs] == ["Album/b", "Album/c", "a"]
 
 
 def test_names_with_hashes_and_question_marks_are_taken_literally(memory, run, tmp_path):

@@ -326,10 +326,10 @@ class Store:
             Called with each folder below that cannot be listed, and the message.
         """
         top = f"{self.root}/"
-        if self.scheme in BUCKETS:
+        if self.scheme in BUCKETS or self._overrides("find"):  # with one request, or an index
             return list(self.retry("", "listed", lambda: self.files.find(top)))
-        # Not fsspec's `find`: it omits folders that cannot be listed. On the web it also omits
-        # files that have one name in two folders to which a page links, and follows circles.
+        # Not fsspec's default `find`: it omits folders that cannot be listed. On the web it also
+        # omits files that have one name in two folders to which a page links, and follows circles.
         files, folders, searched = set(), [top], {top}
         failures = 0  # in a row
         while folders:
@@ -447,10 +447,15 @@ class Store:
 
         self.retry(new, "written", _retrying_absent(rename))
 
-    def _move(self, path: str, new: str) -> None:
+    def _overrides(self, method: str) -> bool:
+        """Whether the file system has a method of its own in place of fsspec's default."""
         from fsspec import AbstractFileSystem
 
-        if type(self.files).mv is not AbstractFileSystem.mv:  # the store can rename
+        own: object = getattr(type(self.files), method)
+        return own is not getattr(AbstractFileSystem, method)
+
+    def _move(self, path: str, new: str) -> None:
+        if self._overrides("mv"):  # the store can rename
             self.files.mv(path, new)
             return
         # The default `mv` takes [, * and ? in names for patterns.

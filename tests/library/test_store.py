@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import pickle
 import time
 import zipfile
+from datetime import datetime
 from email.utils import formatdate
 from typing import ClassVar
 
@@ -16,7 +18,7 @@ import pytest
 from tests.web import Quiet, serving
 from unetsep.errors import UnetsepError
 from unetsep.library import store
-from unetsep.library.store import Store, TransferError, UrlPath, last_name, public_url
+from unetsep.library.store import Store, TransferError, UrlPath, last_name, modified, public_url
 
 
 def test_a_folder_has_a_place_in_another_only_on_one_server(monkeypatch):
@@ -97,6 +99,8 @@ def test_a_server_that_closes_its_connections_is_no_missing_file(tmp_path, monke
         (40, 30, 40),
         ("86400", 60, 60),
         ("soon", 0.5, 1.5),
+        (f"Mon, 01 Jan 2024 10:00:{'9' * 26} GMT", 0.5, 1.5),
+        (f"Mon, 01 Jan 2024 10:00:00 +{'9' * 17}", 0.5, 1.5),
         (None, 0.5, 1.5),
         ("0", 0.5, 1.5),
         (-1000, 0.5, 1.5),
@@ -162,6 +166,29 @@ def test_a_server_that_fails_is_not_asked_for_all_folders_and_none_is_forgotten(
     assert sorted(folders) == sorted(f"{address}/{number}/" for number in range(20))
     for folder, message in errors.items():
         assert message.startswith(f"{folder.rstrip('/')} could not be listed: ")
+
+
+def test_dates_that_cannot_be_represented_are_ignored(monkeypatch):
+    class Early(datetime):
+        def timestamp(self) -> float:  # on Windows, before 1970
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    def busy() -> None:
+        error = OSError("busy")
+        error.headers = {"Retry-After": "Mon, 01 Jan 1960 10:00:00 -0000"}
+        raise error
+
+    pauses: list[float] = []
+    monkeypatch.setattr("unetsep.library.store.time.sleep", pauses.append)
+    monkeypatch.setattr("unetsep.library.store.ATTEMPTS", 2)
+    assert modified({"Last-Modified": f"Mon, 01 Jan 2024 10:00:{'9' * 26} GMT"}) is None
+    monkeypatch.setattr(
+        "unetsep.library.store.parsedate_to_datetime", lambda _: Early(1960, 1, 1, 10)
+    )
+    with pytest.raises(TransferError, match="busy"):
+        Store("memory://b").retry("a", "read", busy)
+    assert len(pauses) == 1
+    assert 0.5 <= pauses[0] <= 1.5
 
 
 def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes(monkeypatch):

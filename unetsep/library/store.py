@@ -555,7 +555,7 @@ def _requested_pause(error: Exception) -> float:
     """Seconds that a server asks to wait before a retry (RFC 9110, section 10.2.3), or 0."""
     headers = getattr(error, "headers", None) or {}
     text = str(headers.get("Retry-After", ""))
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError, OSError):  # of Windows, too
         now, number = time.time(), text.isdecimal()
         seconds = int(text) if number else parsedate_to_datetime(text).timestamp() - now
         return min(max(seconds, 0.0), LONGEST_PAUSE)
@@ -604,7 +604,7 @@ def modified(info: Mapping[str, Any]) -> float | None:
     """Time of a file's last change, in seconds since 1970."""
     keys = ("LastModified", "Last-Modified", "mtime", "updated", "last_modified", "created")
     value = next((info[key] for key in keys if info.get(key)), None)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         if isinstance(value, str):
             iso = re.match(r"\d{4}-\d\d-\d\d", value)
             value = (

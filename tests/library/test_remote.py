@@ -570,6 +570,25 @@ def test_a_page_that_may_not_be_read_is_an_error_and_retried(memory, run, tmp_pa
     assert names == {"a", "no 1/b 2"}
 
 
+def test_songs_of_a_folder_that_failed_are_found_at_https_and_behind_empty_names(
+    memory, buckets, run, tmp_path
+):
+    (tmp_path / "in/cd").mkdir(parents=True)
+    (tmp_path / "in/index.html").write_text('<a href="cd/">cd</a>')
+    page, key = tmp_path / "in/cd/index.html", "/bucket/in//cd/a.wav"
+    page.touch()
+    with serve(tmp_path) as (url, _):
+        top, bucket = f"{url}/in/", "s3://bucket/in/"
+        fail = run(f"{top}cd/", f"{bucket}/cd/", "-o", tmp_path / "out")
+        assert "2 of 2 failed" in fail.stderr
+        song = f"{top}cd/a.wav".replace("http:", "https:")
+        page.write_text(f'<a href="{song}">a</a>')
+        fsspec.filesystem("s3").pipe_file(key, b"")
+        found = run("--retry-failed", top, bucket, "-o", tmp_path / "out", "--dry-run", "--json")
+    sources = {json.loads(line)["source"] for line in found.stdout.splitlines()}
+    assert sources == {song, f"s3:/{key}"}
+
+
 def test_failed_songs_of_a_bucket_are_retried_by_the_log_beside_its_stems(memory, run, tmp_path):
     memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
     memory.pipe_file("/bucket/in/b.wav", b"no audio")

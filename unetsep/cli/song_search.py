@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
 from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url, track_name
@@ -13,7 +14,7 @@ from ..library.log import failed_lines, failed_songs, find_logs, last_lines
 from ..library.records import outputs_in
 from ..library.remote import Spool
 from ..library.shards import Shard
-from ..library.store import READ_ONLY, UrlPath, public_url, split_url
+from ..library.store import READ_ONLY, public_url, split_url
 from .terminal import Messages
 
 
@@ -70,13 +71,14 @@ class SongSearch:
         logs = spool.logs() if spool and spool.output else find_logs(self.output)
         last = last_lines(_with_log(logs, self.log))
         failed = failed_lines(last)
+        places = {_place(source): line for source, line in failed.items()}
         if not failed:
             self.console.print(f"According to the logs in {self.given_output}, no song failed")
         if sources:
             containers = [source for source in sources if _logged_source(source) in failed]
             others = [source for source in sources if _logged_source(source) not in failed]
             songs = self.find(others)
-            songs = [song for song in songs if _track(self._log_name(song), last) is not None]
+            songs = [s for s in songs if _track(self._log_name(s), last, places) is not None]
         else:
             songs = failed_songs(failed.values())
             containers = [song.path for song in songs if _holds_songs(song.path)]
@@ -92,7 +94,7 @@ class SongSearch:
         # Named by its URL alone, a song would lose its folder, and its stems their path; so would
         # one of a folder within the one that was named.
         return [
-            replace(song, track=_track(source, last) or song.track)
+            replace(song, track=_track(source, last, places) or song.track)
             for source, song in unique.items()
         ]
 
@@ -117,7 +119,17 @@ def select_shard(songs: list[Input], shard: Shard | None, console: Messages) -> 
     return selected
 
 
-def _track(source: str, last: Mapping[str, Mapping[str, str]]) -> str | None:
+def _place(source: str) -> PurePath:
+    """A song's or folder's path, or its URL in one form.
+
+    A page at http:// may list files at https://, and folders of buckets may have empty names.
+    """
+    return PurePosixPath(re.sub("^https:", "http:", source)) if is_url(source) else Path(source)
+
+
+def _track(
+    source: str, last: Mapping[str, Mapping[str, str]], places: Mapping[PurePath, Mapping[str, str]]
+) -> str | None:
     """Track of a song that failed, or whose folder did; None if neither did.
 
     Parameters
@@ -126,13 +138,15 @@ def _track(source: str, last: Mapping[str, Mapping[str, str]]) -> str | None:
         The song's path or URL as the log has it.
     last
         See `unetsep.library.log.last_lines`.
+    places
+        The lines of what failed, by their places.
     """
     if source in last:
         return last[source]["track"] if last[source]["status"] == "error" else None
-    path = UrlPath(source) if is_url(source) else Path(source)
+    path = _place(source)
     for folder in path.parents:
-        line = last.get(str(folder)) or last.get(f"{folder}/")  # as users end URLs of folders
-        if line and line["status"] == "error":
+        line = places.get(folder)
+        if line:
             start = line["track"] if line["track"].endswith("/") else ""
             inner = path.relative_to(folder)
             is_web = split_url(source)[0] in READ_ONLY

@@ -455,6 +455,53 @@ def test_records_above_several_folders_are_read_once(tmp_path):
     assert sorted(asked) == [tmp_path, *folders]
 
 
+@pytest.fixture
+def earlier(tmp_path):
+    """A folder with a stem, and a function that tells which files are stems."""
+    stem = tmp_path / "earlier/song/vocals.wav"
+    touch(stem)
+    outputs = {stem, tmp_path / "out/a/vocals.wav"}
+
+    def outputs_in(folder: Path, _: Sequence[str]) -> set[Path]:
+        return {path for path in outputs if path.parent == folder}
+
+    return stem, outputs_in
+
+
+@pytest.mark.parametrize("besides", ["", "gone.wav", "empty", "out", "earlier/dead.wav"])
+def test_stems_are_songs_if_nothing_else_can_be_separated(tmp_path, earlier, besides):
+    stem, outputs_in = earlier
+    touch(tmp_path / "out/a/vocals.wav")
+    (tmp_path / "empty").mkdir()
+    if besides == "earlier/dead.wav":
+        try:
+            (tmp_path / besides).symlink_to("nowhere.wav")
+        except OSError:
+            pytest.skip("no links here")
+    paths = [tmp_path / "earlier"]
+    if besides and not besides.startswith("earlier"):
+        paths.append(tmp_path / besides)
+    skipped: list[Path] = []
+    found = find_inputs(paths, tmp_path / "out", None, outputs_in, skipped.append)
+    assert [song.path for song in found if song.path.is_file()] == [stem]
+    assert len(found) == (2 if besides else 1)
+    assert skipped == []
+
+
+def test_stems_beside_songs_are_skipped(tmp_path, earlier):
+    stem, outputs_in = earlier
+    touch(tmp_path / "song.wav")
+    skipped: list[Path] = []
+    paths = [tmp_path / name for name in ("earlier", "song.wav", "gone.wav")]
+    found = find_inputs(paths, tmp_path / "out", None, outputs_in, skipped.append)
+    assert [song.path for song in found] == paths[1:]
+    elsewhere = find_inputs(
+        paths[:1], tmp_path / "out", None, outputs_in, skipped.append, songs_elsewhere=True
+    )
+    assert elsewhere == []
+    assert skipped == [stem, stem]
+
+
 @pytest.mark.parametrize("listed", ["bj\u00f6rk/j\u00f3ga.wav", "Bjo\u0308rk/Jo\u0301ga.wav"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_stem_is_recognised_however_its_drive_spells_it(tmp_path, monkeypatch, listed, exists):

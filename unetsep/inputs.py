@@ -73,6 +73,8 @@ def find_inputs(
     on_skip: Callable[[Path], None] | None = None,
     outputs_in: OutputsIn | None = None,
     on_stem: Callable[[Path], None] | None = None,
+    *,
+    songs_elsewhere: bool = False,
 ) -> list[Input]:
     """Songs to separate: single files, and folders searched recursively.
 
@@ -80,11 +82,11 @@ def find_inputs(
     name, and everything under ``output_dir`` are skipped. Linked folders are searched once, under
     the link's name unless they are inside the folder themselves. If ``output_dir`` itself or a
     folder in it is searched, records in the folders above it count, too. Stems in other folders
-    are songs if nothing else is found. Paths that do not exist, unreadable folders and playlists,
-    and those without audio become inputs with an error: the others continue. A file may have any
-    name. But as a shell's ``*`` names all files of a folder, those among songs that are pictures
-    or texts by their suffix are skipped, and those that have the name of a song, but no audio
-    suffix.
+    are songs if nothing else is found, apart from errors and links that lead nowhere. Paths that do
+    not exist, unreadable folders and playlists, and those without audio become inputs with an
+    error: the others continue. A file may have any name. But as a shell's ``*`` names all files of
+    a folder, those among songs that are pictures or texts by their suffix are skipped, and those
+    that have the name of a song, but no audio suffix.
 
     Parameters
     ----------
@@ -97,7 +99,9 @@ def find_inputs(
     outputs_in
         Returns which files are stems, given a folder and all names in it.
     on_stem
-        Called with every stem that is skipped outside of ``output_dir``.
+        Called with every stem outside of ``output_dir`` that is skipped.
+    songs_elsewhere
+        Whether there are songs besides, such as those at URLs: then stems are none.
     """
     songs: list[Input] = []
     stems: list[Input] = []
@@ -120,8 +124,8 @@ def find_inputs(
         else:
             of_path = [Input(path, path.stem, problem)]
         songs += of_path
-    if not songs:
-        songs = stems
+    if not songs_elsewhere and not any(map(_exists, songs)):
+        songs += stems
     elif on_stem:
         for stem in _without_duplicates(stems):
             on_stem(stem.path)
@@ -144,6 +148,10 @@ def _without_sidecars(songs: Sequence[Input], on_skip: Callable[[Path], None]) -
         else:
             on_skip(song.path)
     return remaining
+
+
+def _exists(song: Input) -> bool:
+    return not song.error and path_problem(song.path) is None
 
 
 def _has_audio_suffix(path: Path) -> bool:

@@ -886,6 +886,18 @@ def test_a_folder_of_stems_alone_is_reported_as_such(memory, run, tmp_path):
     assert result.stdout.count("\n") == 4
 
 
+def test_stems_beside_songs_of_a_bucket_are_skipped(memory, run, tmp_path):
+    memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
+    assert run(tmp_path / "a.wav", "-o", tmp_path / "earlier", "--stems", "vocals").exit_code == 0
+    words = ("-o", tmp_path / "out", "--dry-run", "--json")
+    for url, source in (("a.wav", f"{BUCKET}/in/a.wav"), ("no/", "earlier/a/vocals.wav")):
+        result = run(tmp_path / "earlier", f"{BUCKET}/in/{url}", *words)
+        reports = [json.loads(line) for line in result.stdout.splitlines()]
+        (planned,) = [each["source"] for each in reports if each["status"] == "planned"]
+        assert planned.endswith(source)
+        assert ("Stems that unetsep made, skipped: 1" in result.stderr) == (url == "a.wav")
+
+
 def test_a_dry_run_does_not_fetch_songs_to_learn_their_lengths(memory, run, tmp_path):
     song = tmp_path / "c.wav"
     soundfile.write(song, music(2).T, RATE)

@@ -50,10 +50,17 @@ class SongSearch:
         # The output folder is not searched for songs, wherever it is.
         output = spool.location(self.output) if spool else self.output
         paths = [source for source in sources if isinstance(source, Path)]
-        songs = find_inputs(paths, output, skipped.append, outputs_in, stems.append)
-        if spool:
-            urls = [source for source in sources if isinstance(source, str)]
-            songs += spool.find(urls, self.output, skipped.append)
+        urls = [source for source in sources if isinstance(source, str)]
+        at_urls = spool.find(urls, self.output, skipped.append) if spool else []
+        songs = find_inputs(
+            paths,
+            output,
+            skipped.append,
+            outputs_in,
+            stems.append,
+            songs_elsewhere=any(not song.error for song in at_urls),
+        )
+        songs += at_urls
         if skipped:
             kinds = count_kinds(skipped)
             self.console.print(f"Not audio by name, skipped: {kinds}")

@@ -502,6 +502,26 @@ def test_stems_beside_songs_are_skipped(tmp_path, earlier):
     assert skipped == [stem, stem]
 
 
+@pytest.mark.parametrize("path", ["song/vocals.wav", "link/vocals.wav"])
+def test_a_stem_that_is_separated_is_not_called_skipped(tmp_path, earlier, path):
+    stem, outputs_in = earlier
+    try:
+        (tmp_path / "earlier/link").symlink_to("song")
+    except OSError:
+        pytest.skip("no links here")
+    named, other = tmp_path / "earlier" / path, stem.with_name("bass.wav")
+    touch(other)
+    skipped: list[Path] = []
+
+    def stems_in(folder: Path, names: Sequence[str]) -> set[Path]:
+        return outputs_in(folder, names) | {folder / other.name}
+
+    paths = [tmp_path / "earlier", named]
+    found = find_inputs(paths, tmp_path / "out", None, stems_in, skipped.append)
+    assert [song.path for song in found] == [named]
+    assert skipped == [other]
+
+
 @pytest.mark.parametrize("listed", ["bj\u00f6rk/j\u00f3ga.wav", "Bjo\u0308rk/Jo\u0301ga.wav"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_stem_is_recognised_however_its_drive_spells_it(tmp_path, monkeypatch, listed, exists):

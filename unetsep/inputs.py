@@ -127,8 +127,10 @@ def find_inputs(
     if not songs_elsewhere and not any(map(_exists, songs)):
         songs += stems
     elif on_stem:
+        named = {real_path(song.path) for song in songs} if stems else set()
         for stem in _without_duplicates(stems):
-            on_stem(stem.path)
+            if real_path(stem.path) not in named:
+                on_stem(stem.path)
     return _without_sidecars(_without_duplicates(songs), on_skip or (lambda _: None))
 
 

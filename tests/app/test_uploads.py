@@ -43,8 +43,9 @@ def test_a_form_is_the_same_in_pieces_of_any_size(piece: int) -> None:
 def test_text_before_the_first_boundary_is_ignored(before: str, piece: int) -> None:
     kind, body = form({"model": "l1"}, "a.mp3", b"song")
     assert "boundary=mark" in kind
-    reader, file = read(before.encode() + b"\r\n" + body, piece)
-    assert (reader.check().fields, file) == ({"model": "l1"}, b"song")
+    for end in (b"\r\n", b"\n", b"\r", b"\n\n"):
+        reader, file = read(before.encode() + end + body, piece)
+        assert (reader.check().fields, file) == ({"model": "l1"}, b"song")
 
 
 @pytest.mark.parametrize("piece", [1, 1000, 100_000])
@@ -74,6 +75,8 @@ def test_a_file_is_refused_at_the_first_byte_over_the_limit() -> None:
     ("body", "sentence"),
     [
         (form({}, "a", b"x")[1][:-8], "its end is missing"),
+        (b"", "its end is missing"),
+        (b"--ma", "its end is missing"),
         (form({}, "a", b"")[1], "^the file is empty$"),
         (FIELD + b"--mark--\r\n", "one file"),
         (form({}, "a", b"x")[1].replace(b'name="file"', b'name="data"'), "in the field 'file'"),

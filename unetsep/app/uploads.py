@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -68,8 +69,8 @@ class FormReader:
         self.pending: list[bytes] = []  # data of the file, not yet written
         self._limit = limit
         # What precedes the first boundary, which begins a line; None after it.
-        self._preamble: bytes | None = b"\r\n"
-        self._boundary = b"\r\n--" + boundary
+        self._preamble: bytes | None = b"\n"
+        self._boundary = b"\n--" + boundary
         self._parts, self._files = 0, 0
         self._name, self._value = b"", b""
         self._header = [b"", b""]  # name and value
@@ -105,11 +106,13 @@ class FormReader:
         """The data from the first boundary on; any text may precede it (RFC 2046, 5.1.1)."""
         if self._preamble is None:
             return data
-        text, boundary, rest = (self._preamble + data).partition(self._boundary)
+        data = self._preamble + data
+        # By RFC 2046 CR LF ends a line; some clients send one of them.
+        text, *rest = re.split(rb"[\r\n](?=%b)" % re.escape(self._boundary[1:]), data, maxsplit=1)
         if len(text) > FIELD_BYTES:
             raise _malformed(NO_BOUNDARY)
-        self._preamble = None if boundary else text
-        return boundary[2:] + rest
+        self._preamble = None if rest else text
+        return b"".join(rest)
 
     def _begin(self) -> None:
         self._name, self._value, self._is_file = b"", b"", False
@@ -170,7 +173,8 @@ class FormReader:
             If its end or the file is missing.
         """
         if not self.complete:
-            raise _malformed("its end is missing" if self._preamble is None else NO_BOUNDARY)
+            is_cut = self._preamble is None or self._boundary.startswith(self._preamble)
+            raise _malformed("its end is missing" if is_cut else NO_BOUNDARY)
         if not self._files:
             raise _malformed("it must hold one file, in the field 'file'")
         if not self.upload.bytes:

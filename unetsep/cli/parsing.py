@@ -118,13 +118,13 @@ def without_stem(options: Mapping[str, Any]) -> str | None:
 
     Raises
     ------
-    ValueError
+    click.UsageError
         If several options choose stems.
     """
     names = ("instrumental", "without", "stems", "two_stems")
     given = [f"--{name}".replace("_", "-") for name in names if options[name]]
     if len(given) > 1:
-        raise ValueError(f"choose either {' or '.join(given)}")
+        raise click.UsageError(f"choose either {' or '.join(given)}")
     return "vocals" if options["instrumental"] else options["without"]
 
 

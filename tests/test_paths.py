@@ -137,11 +137,14 @@ def test_templates_that_cannot_work_are_value_errors(template):
 @pytest.mark.parametrize(
     ("template", "ext", "cure"),
     [
-        ("{track}_{stem}.mp3", "wav", "end it with .{ext}, or choose -f mp3"),
+        ("{track}_{stem}.mp3", "wav", "end it with .{ext}, or choose the format mp3"),
+        ("{track}_{stem}.MP3", "wav", "end it with .{ext}, or choose the format mp3"),
+        ("{stem}.ogg", "wav", "end it with .{ext}, or choose the format ogg or opus"),
+        ("{stem}.opus", "ogg", "end it with .{ext}, or choose the format opus"),
         ("{track}/{stem}", "flac", "which are flac: end it with .{ext}"),
         ("{track}/{stem}{ext}", "wav", "end it with .{ext}"),
-        ("{track}.mp4", "stem.mp4", "which are stem.mp4: end it with .{ext}"),
-        ("{track}.stem.mp4", "m4a", "end it with .{ext}, or choose -f stem.mp4"),
+        ("{track}.mp4", "stem.mp4", "stem.mp4: end it with .{ext}, or choose the format m4a"),
+        ("{track}.stem.mp4", "m4a", "end it with .{ext}, or choose the format stem.mp4"),
         ("{track}/{stem}.{suffix}", "wav", "end it with .{ext}"),
     ],
 )
@@ -158,6 +161,11 @@ def test_stems_are_not_named_like_another_format(template, ext, cure):
         ("{stem}.wav/{track}.{ext}", "mp3"),
         ("{track}.{stem}.WAV", "wav"),
         ("{track}.stem.mp4", "stem.mp4"),
+        ("{stem}.ogg", "opus"),
+        ("{stem}.oga", "opus"),
+        ("{stem}.oga", "ogg"),
+        ("{stem}.MP4", "m4a"),
+        ("{stem}.wave", "wav"),
     ],
 )
 def test_the_suffix_of_stems_may_be_written_out(template, ext):

@@ -140,13 +140,21 @@ def check_template(template: str, ext: str) -> None:
         raise ValueError(f"filename template {template!r} must stay inside the output folder")
     if _slashed(template).rpartition("/")[2] in ("", "."):
         raise ValueError(f"filename template {template!r} must end with the name of a file")
-    if not template.lower().endswith((".{ext}", f".{ext}")):
-        formats = [name for name, row in CONTAINERS.items() if template.endswith(f".{row.suffix}")]
-        choice = f", or choose -f {formats[0]}" if formats else ""
+    suffix = _suffix(template)
+    rows = {name: row for name, row in CONTAINERS.items() if suffix in row.suffixes}
+    if suffix != "{ext}" and ext not in (row.suffix for row in rows.values()):
+        choice = f", or choose the format {' or '.join(rows)}" if rows else ""
         raise ValueError(
             f"filename template {template!r} has another suffix than the stems, which are {ext}: "
             f"end it with .{{ext}}{choice}"
         )
+
+
+def _suffix(template: str) -> str:
+    """The longest suffix of an output format that a template ends with, or ``{ext}``."""
+    suffixes = {"{ext}", *chain(*(row.suffixes for row in CONTAINERS.values()))}
+    name = template.lower()
+    return max((each for each in suffixes if name.endswith(f".{each}")), key=len, default="")
 
 
 def _slashed(template: str) -> str:

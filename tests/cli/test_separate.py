@@ -533,7 +533,7 @@ def test_emoji_codes_in_names_are_shown_unchanged(run, song):
         (["--start", "99"], "an excerpt cannot start at 99.00 s"),
         (["--filename", "{track}/{what}.wav"], "expected nothing but {track}"),
         (["--filename", "{filename}/{instrument}.{codec}"], "as in {track}/{stem}.{ext}"),
-        (["--filename", "{track}_{stem}.mp3"], "end it with .{ext}, or choose -f mp3"),
+        (["--filename", "{track}_{stem}.mp3"], "end it with .{ext}, or choose the format mp3"),
         (["--filename", "../{stem}"], "must stay inside the output folder"),
         (["--filename", "/{stem}"], "must stay inside the output folder"),
         (["--filename", "{track}.wav"], "name {stem} in --filename"),
@@ -1046,6 +1046,36 @@ def test_a_practice_track_can_lack_any_stem(run, song, tmp_path):
     for option in ("--without", "--two-stems"):
         message = "choose one, or write the others with --stems vocals,other"
         assert message in run(path, option, "bass, drums").stderr
+
+
+@pytest.mark.parametrize(
+    ("container", "suffix", "start"),
+    [
+        ("wav", "wave", b"RIFF"),
+        ("ogg", "oga", b"vorbis"),
+        ("opus", "ogg", b"OpusHead"),
+        ("opus", "oga", b"OpusHead"),
+        ("m4a", "mp4", b"ftypM4A"),
+    ],
+)
+def test_stems_with_another_usual_suffix_are_what_they_would_be(
+    run, song, tmp_path, request, container, suffix, start
+):
+    if container == "m4a":
+        request.getfixturevalue("need_ffmpeg")
+    tag(song("in/x.flac", seconds=0.2), artist="AC/DC")
+    words = (tmp_path / "in", "-f", container, "--stems", "vocals,bass")
+    assert run(*words, out="usual").exit_code == 0
+    words = (*words, "--filename", f"{{track}}/{{stem}}.{suffix}", "--skip-existing")
+    for status in ("ok", "skipped"):
+        result = run(*words, "--json", out="in")  # where stems would be taken for songs
+        (report,) = map(json.loads, result.stdout.splitlines())
+        assert report["status"] == status, result.stderr
+    assert names(tmp_path / "in") == ["x.flac", f"x/bass.{suffix}", f"x/vocals.{suffix}"]
+    for stem in ("bass", "vocals"):
+        content = (tmp_path / f"in/x/{stem}.{suffix}").read_bytes()
+        assert start in content[:64]
+        assert content == (tmp_path / f"usual/x/{stem}.{container}").read_bytes()
 
 
 CHOICES = {

@@ -101,6 +101,8 @@ class Container:
         Whether it names the speakers of its channels in a way that programs read.
     check_bitrate
         Raises if it does not have a bit rate for an input.
+    other_suffixes
+        Further suffixes that such files usually have, which a template may write out.
     """
 
     suffix: str
@@ -113,6 +115,12 @@ class Container:
     by_ffmpeg: bool = False
     names_speakers: bool = False
     check_bitrate: Callable[[int, AudioInfo], object] = lambda *_: None
+    other_suffixes: tuple[str, ...] = ()
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """All suffixes that its files may have."""
+        return (self.suffix, *self.other_suffixes)
 
     @property
     def together(self) -> bool:
@@ -203,6 +211,7 @@ AAC = Container(
     holds_rate=lambda rate: rate in AAC_RATES,
     limits=f"1 or 2 channels at {', '.join(map(str, AAC_RATES))} Hz",
     by_ffmpeg=True,
+    other_suffixes=("mp4",),
 )
 CONTAINERS = {
     "wav": Container(
@@ -211,6 +220,7 @@ CONTAINERS = {
         open=open_wav,
         names_speakers=True,
         bit_depths=("8", "16", "24", "32", "32f", "64f"),
+        other_suffixes=("wave",),
     ),
     # Lossless at any level of compression.
     "flac": Container(
@@ -232,6 +242,7 @@ CONTAINERS = {
         holds_rate=lambda rate: rate <= OGG_RATE,
         limits=f"at most 8 channels and {OGG_RATE} Hz",
         check_bitrate=vorbis_level,
+        other_suffixes=("oga",),
     ),
     # The best quality: at most 320 kbit/s from 32 kHz on, 160 from 16 kHz on, 64 below.
     "mp3": Container(
@@ -251,6 +262,7 @@ CONTAINERS = {
         open=open_opus,
         max_channels=2,
         limits="1 or 2 channels",
+        other_suffixes=("ogg", "oga"),
     ),
     "m4a": AAC,
     "stem.mp4": replace(
@@ -258,6 +270,7 @@ CONTAINERS = {
         suffix="stem.mp4",
         help="mix and four stems in one file for Traktor and Mixxx, AAC, by ffmpeg",
         open=None,
+        other_suffixes=(),
     ),
 }
 

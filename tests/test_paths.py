@@ -230,13 +230,14 @@ def test_songs_clash_if_their_folders_are_linked(tmp_path):
     assert clashes[0] == clashes[1]
 
 
-def test_urls_that_differ_in_their_query_alone_need_another_folder(tmp_path):
-    places = [UrlPath(public_url(f"https://x.org/get?id={number}")) for number in (1, 2)]
+@pytest.mark.parametrize("count", [2, 3])
+def test_urls_that_differ_in_their_query_alone_need_another_folder(tmp_path, count):
+    places = [UrlPath(public_url(f"https://x.org/get?id={number}")) for number in range(count)]
     songs = [Input(place, "get") for place in places]
     targets = named(songs, tmp_path / "o")
     clashes = clashes_among(songs, targets)
     assert clashes[0] == clashes[1]
-    assert clashes[0].endswith("separate one of them by itself, to another folder with -o")
+    assert clashes[0].endswith("separate each by itself, to its own folder with -o")
 
 
 def test_songs_of_one_name_collide_before_any_work(tmp_path):
@@ -288,10 +289,12 @@ def test_names_that_differ_in_case_or_accents_collide_where_the_drive_thinks_so(
     remedy = "such as {track}-{suffix}/{stem}.{ext}"
     found = [bool(clash) and clash.endswith(remedy) for clash in clashes_among(songs, targets)]
     assert found == [case or always] * 2
-    songs = [Input(tmp_path / f"x.{suffix}", "x") for suffix in ("WAV", "wav")]
-    remedy = "rename one of them, or separate each to its own folder" if case or always else remedy
-    clashes = clashes_among(songs, named(songs, tmp_path / "out"))
-    assert [clash.endswith(remedy) for clash in clashes] == [True, True]
+    for suffixes, which in ((["WAV", "wav"], "one"), (["WAV", "wav", "Wav"], "all but one")):
+        songs = [Input(tmp_path / f"x.{suffix}", "x") for suffix in suffixes]
+        rename = f": rename {which} of them, or separate each to its own folder"
+        clashes = clashes_among(songs, named(songs, tmp_path / "out"))
+        assert all(clash.endswith(rename if case or always else remedy) for clash in clashes)
+        assert len(clashes) == len(songs)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -332,15 +332,16 @@ def _clash(songs: Sequence[Input], paths: Sequence[Path], name_rules: NameRules)
 def _remedy(songs: Sequence[Input], folder: Path, name_rules: NameRules) -> str:
     """Advice on how songs, whose stems would be in a folder, can get different names."""
     if len({str(song.path) for song in songs}) < len(songs):  # URLs that differ in their query
-        return "separate one of them by itself, to another folder with -o"
+        return "separate each by itself, to its own folder with -o"
     for template in ("{track}/{stem}.{ext}", "{track}-{suffix}/{stem}.{ext}"):
         names = [folder / target_path(template, song, "stem", "ext", "model") for song in songs]
         owners = FileMap[int](name_rules.same)
         if all(owners.setdefault(name, index) == index for index, name in enumerate(names)):
             return f"give --filename more fields, such as {template}"
-    both = "both" if len(songs) == 2 else "all"
+    both, one = ("both", "one") if len(songs) == 2 else ("all", "all but one")
     in_one_folder = len({song.path.parent for song in songs}) == 1
-    change = "rename one of them" if in_one_folder else f"name a folder that holds {both} instead"
+    name_folder = f"name a folder that holds {both} instead"
+    change = f"rename {one} of them" if in_one_folder else name_folder
     return f"{change}, or separate each to its own folder"
 
 

@@ -280,6 +280,17 @@ def test_audio_that_cannot_be_copied_to_the_disk_is_an_audio_error(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_a_file_object_that_was_read_before_is_refused_with_advice(
+    tune: Path, tiny_separator: Separator
+) -> None:
+    file = NamedBytes(tune.read_bytes())
+    file.read()
+    with pytest.raises(unetsep.AudioError, match=r"^my song\.mp3 has nothing left .*seek\(0\)"):
+        unetsep.separate(file, model=tiny_separator)
+    file.seek(0)
+    assert unetsep.separate(file, model=tiny_separator).sample_rate == 44_100
+
+
 class SmallReads(io.BytesIO):
     """A file too large to be read at once."""
 

@@ -333,6 +333,10 @@ def _as_file(audio: AudioInput) -> Iterator[tuple[Input, ShowInput]]:
             for block in _blocks(cast(BinaryIO, audio)):
                 with _explain_copying(folder), path.open("ab") as copy:
                     copy.write(block)
+            if path.stat().st_size == 0:
+                raise AudioError(
+                    f"{label} has nothing left to read: if it was read before, call seek(0) first"
+                )
         else:
             path = Path(folder, f"{UNNAMED}.w64")
             signal, rate = _signal(audio)

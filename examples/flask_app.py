@@ -44,17 +44,18 @@ def create_app(model: str | Path | unetsep.Separator = "default") -> Flask:
             # Of the client's file name only a known suffix reaches the disk.
             suffix = Path(upload.filename).suffix.lower()
             song = Path(folder) / f"song{suffix if suffix in AUDIO_SUFFIXES else ''}"
-            upload.save(song)
             try:
+                upload.save(song)
                 with lock:
                     report = unetsep.separate_to_files(
                         song, Path(folder) / "out", model=separator, container="flac"
                     )
+                answer = archive(report.stems)
+            except (OSError, unetsep.WritingError):  # such as a full disk
+                return {"error": "the server could not store the song or its stems"}, 507
             except unetsep.UnetsepError as error:
                 return {"error": str(error).replace(str(song), "the song")}, 422
-            return send_file(
-                archive(report.stems), mimetype="application/zip", download_name="stems.zip"
-            )
+            return send_file(answer, mimetype="application/zip", download_name="stems.zip")
 
     return app
 

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import ast
 import builtins
+import errno
 import inspect
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -266,7 +269,7 @@ def test_a_song_gives_the_same_stems_in_every_input_form(
 
 
 @pytest.mark.parametrize("kind", ["bytes in memory", "array"])
-def test_audio_that_cannot_be_copied_to_the_disk_is_an_audio_error(
+def test_audio_that_cannot_be_copied_to_the_disk_is_a_writing_error(
     tune: Path, tiny_separator: Separator, kind: str
 ) -> None:
     resource = pytest.importorskip("resource")
@@ -274,10 +277,35 @@ def test_audio_that_cannot_be_copied_to_the_disk_is_an_audio_error(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(unetsep.AudioError, match=r"could not be copied to .*: set TMPDIR"):
+        with pytest.raises(unetsep.WritingError, match=r"could not be copied to .*: set TMPDIR"):
             unetsep.separate(audio, model=tiny_separator)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_temporary_folder_that_cannot_be_made_is_a_writing_error(
+    tune: Path, tiny_separator: Separator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(unetsep.WritingError, match=r"copied to the disk \(No space .*set TMPDIR"):
+        unetsep.separate(io.BytesIO(tune.read_bytes()), model=tiny_separator)
+
+
+def test_stems_that_cannot_be_written_are_a_writing_error(
+    tune: Path, tmp_path: Path, tiny_separator: Separator
+) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(unetsep.WritingError, match=r"writing to .* failed") as caught:
+            unetsep.separate_to_files(tune, tmp_path / "out", model=tiny_separator)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(caught.value, unetsep.AudioError)
 
 
 def test_a_file_object_that_was_read_before_is_refused_with_advice(

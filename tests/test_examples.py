@@ -412,6 +412,26 @@ def test_the_flask_application_answers_bad_requests_with_a_message(
     assert "a song may have 200 MB" in answer.json["error"]
 
 
+@pytest.mark.parametrize("limit", [1000, 15_000])  # for the song, for its stems
+def test_the_flask_application_answers_for_its_own_disk(
+    tiny_separator: Separator, limit: int
+) -> None:
+    resource = pytest.importorskip("resource")
+    client = example("flask_app").create_app(tiny_separator).test_client()
+    buffer = io.BytesIO()
+    soundfile.write(buffer, music(0.5)[0], RATE, format="OGG")
+    assert 1000 < buffer.tell() < 15_000
+    buffer.seek(0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        answer = client.post("/stems", data={"song": (buffer, "song.ogg")})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert answer.status_code == 507
+    assert answer.json == {"error": "the server could not store the song or its stems"}
+
+
 def test_the_notebook_runs(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .dsp.arrays import Signal
     from .dsp.segments import Estimate, SegmentPool
     from .dsp.song_stream import Progress, Selection, SongStream
-    from .errors import AudioError, CancelledError, UnetsepError, WeightsError
+    from .errors import AudioError, CancelledError, UnetsepError, WeightsError, WritingError
     from .files import FileOptions, SeparationReport, separate_file
     from .library.claims import ClaimedError
     from .network.masks import MaskNetwork
@@ -51,6 +51,7 @@ _HOMES = {
     "Checkpoint": "weights.manifest",
     "UnetsepError": "errors",
     "AudioError": "errors",
+    "WritingError": "errors",
     "WeightsError": "errors",
     "CancelledError": "errors",
     "ClaimedError": "library.claims",
@@ -79,6 +80,7 @@ __all__ = [
     "SongStream",
     "UnetsepError",
     "WeightsError",
+    "WritingError",
     "__version__",
     "list_models",
     "load_network",

@@ -16,7 +16,7 @@ import soundfile
 
 from .dsp.arrays import Signal, as_rate, as_signal, check_finite
 from .dsp.song_stream import Progress
-from .errors import AudioError, UnetsepError
+from .errors import AudioError, UnetsepError, WritingError
 from .files import (
     FileOptions,
     SeparationReport,
@@ -156,7 +156,9 @@ def separate(
     Raises
     ------
     AudioError, WeightsError
-        If the song cannot be read, the stems not written, or the model not loaded.
+        If the song cannot be read, or the model not loaded.
+    WritingError
+        If the stems, or the copy of the input, cannot be written; an `AudioError`, too.
     UnetsepError
         If two stems would have the same path, or a stem that of the input.
     ClaimedError
@@ -327,7 +329,9 @@ def _as_file(audio: AudioInput) -> Iterator[tuple[Input, ShowInput]]:
     name = _name(audio)
     # "audio is not audio" would say nothing.
     label = "the input" if name == Path(UNNAMED) else str(name)
-    with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
+    with contextlib.ExitStack() as stack:
+        with _explain_copying():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="unetsep-"))
         if hasattr(audio, "read"):
             path = Path(folder, f"{UNNAMED}{name.suffix[:SUFFIX_LENGTH]}")
             for block in _blocks(cast(BinaryIO, audio)):
@@ -361,16 +365,18 @@ def _as_file(audio: AudioInput) -> Iterator[tuple[Input, ShowInput]]:
 
 
 @contextlib.contextmanager
-def _explain_copying(folder: str) -> Iterator[None]:
+def _explain_copying(folder: str | None = None) -> Iterator[None]:
     """Turn errors of copying audio to the disk into a sentence."""
     try:
         yield
     # soundfile raises a bare AssertionError if it wrote fewer samples.
     except (OSError, soundfile.LibsndfileError, AssertionError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "the disk is full"
-        raise AudioError(
-            f"the audio could not be copied to {folder} ({reason}): set TMPDIR to a folder with "
-            "more room, or separate a file that is on the disk"
+        raise WritingError(
+            f"the audio could not be copied to {folder or 'the disk'} ({reason}): set TMPDIR to a "
+            "folder with more room, or separate a file that is on the disk",
+            Path(folder) if folder else None,
+            reason,
         ) from error
 
 

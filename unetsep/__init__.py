@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .api import AudioInput, Separation, separate, separate_to_files
+    from .api import AudioInput, BinaryFile, Separation, separate, separate_to_files
     from .config import ModelConfig
     from .dsp.arrays import Signal
     from .dsp.segments import Estimate, SegmentPool
@@ -31,6 +31,7 @@ _HOMES = {
     "separate_to_files": "api",
     "Separation": "api",
     "AudioInput": "api",
+    "BinaryFile": "api",
     "separate_file": "files",
     "FileOptions": "files",
     "SeparationReport": "files",
@@ -61,6 +62,7 @@ __all__ = [
     "Audio",
     "AudioError",
     "AudioInput",
+    "BinaryFile",
     "CancelledError",
     "Checkpoint",
     "ClaimedError",

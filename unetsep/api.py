@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Protocol, cast
 
 import numpy as np
 import soundfile
@@ -32,7 +32,15 @@ from .paths import TEMPLATE, ModelNames, distinct_targets, refuse_existing, with
 from .separator import Audio, Separator
 from .storage import READ_BYTES
 
-AudioInput = str | Path | BinaryIO | tuple[Audio, float]
+
+class BinaryFile(Protocol):
+    """A file object that was opened for bytes: an upload, `io.BytesIO`, a temporary file."""
+
+    def read(self, n: int = ..., /) -> bytes:
+        """The next ``n`` bytes or fewer; none at the end."""
+
+
+AudioInput = str | os.PathLike[str] | BinaryFile | tuple[Audio, float]
 """A path, a file object, which is read to its end, or ``(audio, sample_rate)``."""
 # Track name of inputs without a name.
 UNNAMED = "audio"
@@ -334,7 +342,7 @@ def _as_file(audio: AudioInput) -> Iterator[tuple[Input, ShowInput]]:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="unetsep-"))
         if hasattr(audio, "read"):
             path = Path(folder, f"{UNNAMED}{name.suffix[:SUFFIX_LENGTH]}")
-            for block in _blocks(cast(BinaryIO, audio)):
+            for block in _blocks(cast(BinaryFile, audio)):
                 with _explain_copying(folder), path.open("ab") as copy:
                     copy.write(block)
             if path.stat().st_size == 0:
@@ -387,7 +395,7 @@ def _name(audio: object) -> Path:
     return path if path.name else Path(UNNAMED)
 
 
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
+def _blocks(file: BinaryFile) -> Iterator[bytes]:
     """The content of a file block by block, the last of which is empty: files may be large."""
     block: object = None
     while block != b"":

@@ -592,6 +592,23 @@ def test_a_whole_song_is_no_stream_of_its_channels(
     assert sum(part["vocals"].shape[1] for part in parts) == 300
 
 
+@pytest.mark.parametrize(
+    ("blocks", "rate", "options", "message"),
+    [
+        (5, 44_100, {}, "blocks must be arrays that come one by one, got 5"),
+        (np.zeros((2, 9)), 44_100, {}, "got one array"),
+        ([], 44.1, {}, "sample_rate must be"),
+        ([], 44_100, {"stems": ["piano"]}, "no stem 'piano'"),
+        ([], 44_100, {"progress": 5}, "progress must be a function"),
+    ],
+)
+def test_wrong_arguments_of_a_stream_are_refused_before_its_first_block(
+    separator: Separator, blocks: Any, rate: float, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        separator.stream(blocks, rate, **options)
+
+
 def test_an_empty_list_of_models_is_refused_with_a_message() -> None:
     with pytest.raises(ValueError, match="expected a model or a list of models, got none"):
         Separator([])

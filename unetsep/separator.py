@@ -21,7 +21,7 @@ from .dsp.arrays import Signal, as_rate, as_signal, check_finite, regroup
 from .dsp.passes import MAX_PASSES, SongPasses, pass_rates
 from .dsp.segments import SegmentPool
 from .dsp.signal_path import SongPass
-from .dsp.song_stream import Progress, Selection, SongStream, push_all
+from .dsp.song_stream import Progress, Selection, SongStream, check_progress, push_all
 from .dsp.spectrogram import magnitudes
 from .dsp.threads import OwnThread
 from .errors import check_choice
@@ -290,6 +290,18 @@ class Separator:
             If ``progress`` returned False.
         """
         selection, rate = self.select(stems, two_stems), as_rate(sample_rate)
+        _check_blocks(blocks)
+        check_progress(progress)
+        return self._stream(blocks, rate, selection, progress)
+
+    def _stream(
+        self,
+        blocks: Iterable[Audio],
+        rate: int,
+        selection: Selection,
+        progress: Progress | None,
+    ) -> Iterator[dict[str, Signal]]:
+        """`stream` after the checks of its arguments, which a generator would do later."""
         signals = self._checked(blocks, rate)
         first = next(signals, None)
         if first is None:
@@ -307,14 +319,6 @@ class Separator:
     @staticmethod
     def _checked(blocks: Iterable[Audio], rate: int) -> Iterator[Signal]:
         """Yield the blocks of a stream as they come, after checking each."""
-        if not isinstance(blocks, Iterable):
-            raise ValueError(f"blocks must be arrays that come one by one, got {blocks!r}")
-        # Its rows, the channels, would pass for blocks of one channel.
-        if isinstance(blocks, (np.ndarray, Tensor)) and blocks.ndim < 3:
-            raise ValueError(
-                "blocks must be arrays that come one by one, got one array "
-                f"{tuple(blocks.shape)}: put it into a list, or use Separator.separate"
-            )
         shape: tuple[int, ...] | None = None
         samples = 0
         for block in blocks:
@@ -425,6 +429,18 @@ class Separator:
             for shares, mixture in zip(*parts, strict=True):
                 gate_(shares, mixture, self.gate_db)
         return masks
+
+
+def _check_blocks(blocks: Iterable[Audio]) -> None:
+    """Refuse what is no series of blocks."""
+    if not isinstance(blocks, Iterable):
+        raise ValueError(f"blocks must be arrays that come one by one, got {blocks!r}")
+    # Its rows, the channels, would pass for blocks of one channel.
+    if isinstance(blocks, (np.ndarray, Tensor)) and blocks.ndim < 3:
+        raise ValueError(
+            "blocks must be arrays that come one by one, got one array "
+            f"{tuple(blocks.shape)}: put it into a list, or use Separator.separate"
+        )
 
 
 def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[str | Path | MaskNetwork]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import struct
 
 import pytest
@@ -46,6 +47,38 @@ def test_impossible_output_is_refused_before_the_network_runs(
     with pytest.raises(AudioError, match="mp3 cannot hold 2 channels at 96000 Hz"):
         separate_file(path, [tiny_separator], [targets], FileOptions(container="mp3"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_target_is_refused_before_the_network_runs(
+    song, tiny_separator, tmp_path, monkeypatch
+):
+    targets = [tmp_path / f"{stem}.wav" for stem in tiny_separator.stems]
+    targets[2].write_bytes(b"mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_separator, "open_song", None)
+        with pytest.raises(AudioError, match=r"bass\.wav already exists: use --overwrite"):
+            separate_file(song(), [tiny_separator], [targets], FileOptions())
+    assert targets[2].read_bytes() == b"mine"
+    separate_file(song(), [tiny_separator], [targets], FileOptions(overwrite=True))
+    assert soundfile.info(targets[2]).samplerate == RATE
+
+
+def test_paths_may_be_text(song, tiny_separator, tmp_path):
+    targets = [tmp_path / f"{stem}.wav" for stem in tiny_separator.stems]
+    texts = [str(path) for path in targets]
+    (report,) = separate_file(str(song()), [tiny_separator], [texts], FileOptions())
+    assert list(report.stems.values()) == targets
+    assert report.source == song()
+
+
+@pytest.mark.parametrize("counts", [[3], [5], [], [4, 4]])
+def test_each_stem_of_each_model_has_one_target(song, tiny_separator, tmp_path, counts):
+    targets = [
+        [tmp_path / f"{model}-{stem}.wav" for stem in range(n)] for model, n in enumerate(counts)
+    ]
+    message = re.escape(f"as many targets as each model has stems, [4], got {counts}")
+    with pytest.raises(ValueError, match=message):
+        separate_file(song(), [tiny_separator], targets, FileOptions())
 
 
 def test_a_failing_network_leaves_no_file(song, tiny_separator, tmp_path, monkeypatch):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import numbers
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -33,7 +35,8 @@ from .dsp.resample import resample_blocks, resampled_length
 from .dsp.segments import SegmentPool, segment_pool
 from .dsp.song_stream import Progress, Selection, push_all
 from .dsp.transfer import StemBlock
-from .paths import TEMPLATE, check_template
+from .inputs import as_path
+from .paths import TEMPLATE, check_template, refuse_existing
 from .separator import Separator
 
 
@@ -268,9 +271,9 @@ class StemArrays:
 
 
 def separate_file(
-    path: Path,
+    path: str | os.PathLike[str],
     separators: Sequence[Separator],
-    targets: Sequence[Sequence[Path]],
+    targets: Sequence[Sequence[str | os.PathLike[str]]],
     options: FileOptions,
     progress: Progress | None = None,
 ) -> list[SeparationReport]:
@@ -283,7 +286,8 @@ def separate_file(
     separators
         Models.
     targets
-        For each model, the paths of its stems in the order of `Separator.select`.
+        For each model, the paths of its stems in the order of `Separator.select`, with the suffix
+        of the format. If one file holds all stems, its path for each of them.
     options
         Excerpt, stems and format.
     progress
@@ -300,14 +304,24 @@ def separate_file(
         If the input cannot be read or the output cannot be written; no file is left.
     CancelledError
         If ``progress`` returned False; no file is left.
+    ValueError
+        If there is not one target for each stem of each model.
     """
-    openers = [
-        functools.partial(
-            StemFiles, paths, names=options.select(each).names, overwrite=options.overwrite
+    song = as_path(path)
+    files = [[as_path(each, "a target") for each in paths] for paths in targets]
+    names = [options.select(each).names for each in separators]
+    counts, expected = [len(paths) for paths in files], [len(each) for each in names]
+    if counts != expected:
+        raise ValueError(
+            f"expected as many targets as each model has stems, {expected}, got {counts}"
         )
-        for each, paths in zip(separators, targets, strict=True)
+    if not options.overwrite:
+        refuse_existing(itertools.chain(*files))
+    openers = [
+        functools.partial(StemFiles, paths, names=stems, overwrite=options.overwrite)
+        for paths, stems in zip(files, names, strict=True)
     ]
-    return separate_into(path, separators, openers, options, progress)
+    return separate_into(song, separators, openers, options, progress)
 
 
 def separate_to_arrays(

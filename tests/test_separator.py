@@ -609,6 +609,57 @@ def test_wrong_arguments_of_a_stream_are_refused_before_its_first_block(
         separator.stream(blocks, rate, **options)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, 2), "sample_rate must be 1000 to 1000000 Hz, got 3"),
+        ((44_100, 0), "channels must be a whole number from 1 to 64, got 0"),
+        ((44_100, 65), "channels must be a whole number from 1 to 64, got 65"),
+        ((44_100, 2, ["piano"]), "no stem 'piano'"),
+        ((44_100, 2, 5), "stems must name some of"),
+    ],
+)
+def test_impossible_songs_are_not_opened(
+    separator: Separator, arguments: tuple[Any, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        separator.open_song(*arguments)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_song_is_opened_with_names_of_stems(separator: Separator, passes: int) -> None:
+    mixture, separator = music(2), separator.with_passes(passes)
+    whole = separator.separate(mixture, RATE)
+    for names in (["drums", "vocals"], "drums", None):
+        song = separator.open_song(float(RATE), 2, names)
+        stems = np.concatenate([song.push(mixture), song.finish()], axis=-1)
+        expected = separator.select(names).names
+        assert len(stems) == len(expected)
+        for name, stem in zip(expected, stems, strict=True):
+            np.testing.assert_allclose(stem, whole[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_blocks_of_a_song_are_refused_if_they_are_not_finite_or_it_is_finished(
+    separator: Separator, passes: int
+) -> None:
+    mixture, separator = music(2), separator.with_passes(passes)
+    song = separator.open_song(RATE, 2)
+    stems = [song.push(mixture)]
+    bad = mixture.copy()
+    bad[1, 22_050] = np.nan
+    with pytest.raises(ValueError, match=r"NaN or infinite samples, the first at 2\.500 s"):
+        song.push(bad)
+    stems += [song.push(mixture), song.finish()]  # the refused block left no trace
+    expected = separator.separate(np.concatenate([mixture, mixture], axis=1), RATE)
+    np.testing.assert_allclose(
+        np.concatenate(stems, axis=-1), np.stack(list(expected.values())), atol=1e-5
+    )
+    for call in (song.finish, lambda: song.push(mixture)):
+        with pytest.raises(ValueError, match="the song is finished: open another with"):
+            call()
+
+
 def test_an_empty_list_of_models_is_refused_with_a_message() -> None:
     with pytest.raises(ValueError, match="expected a model or a list of models, got none"):
         Separator([])

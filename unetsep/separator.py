@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .config import MAX_ITERATIONS, common_config
+from .config import MAX_CHANNELS, MAX_ITERATIONS, common_config
 from .dsp.arrays import Signal, as_rate, as_signal, check_finite, regroup
 from .dsp.passes import MAX_PASSES, SongPasses, pass_rates
 from .dsp.segments import SegmentPool
@@ -351,12 +351,32 @@ class Separator:
 
     def open_song(
         self,
-        sample_rate: int,
+        sample_rate: float,
         channels: int,
-        selection: Selection,
+        selection: Selection | Sequence[str] | None = None,
         pool: SegmentPool | None = None,
     ) -> SongStream:
-        """A song to push blocks into; see `SongStream`."""
+        """A song to push blocks into; see `SongStream`.
+
+        Parameters
+        ----------
+        sample_rate
+            In Hz, a whole number from 1000 to 1000000.
+        channels
+            Of the song, 1 to 64.
+        selection
+            From `select`, or names of stems; default: all.
+        pool
+            Threads for several segments at once.
+
+        Raises
+        ------
+        ValueError
+            For other values.
+        """
+        rate, channels = as_rate(sample_rate), as_count("channels", channels, 1, MAX_CHANNELS)
+        if not isinstance(selection, Selection):
+            selection = self.select(selection)
         estimate = self.estimate
         configs = [network.config for network in self._networks]
         complete = all(config.complete for config in configs)
@@ -367,7 +387,7 @@ class Separator:
             SongPass(
                 self.config,
                 estimate,
-                sample_rate=rate,
+                sample_rate=pass_rate,
                 channels=channels,
                 selection=selection,
                 overlap=self.overlap,
@@ -377,7 +397,7 @@ class Separator:
                 pool=pool,
                 device=self.device if self.device.type == "cuda" else torch.device("cpu"),
             )
-            for rate in pass_rates(sample_rate, self.passes)
+            for pass_rate in pass_rates(rate, self.passes)
         ]
         return SongPasses(songs) if len(songs) > 1 else songs[0]
 

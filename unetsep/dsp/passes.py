@@ -48,7 +48,7 @@ class SongPasses(SongStream):
 
     def __init__(self, passes: Sequence[SongPass]) -> None:
         first = passes[0]
-        super().__init__(first.channels, first.device, first.threads)
+        super().__init__(first.sample_rate, first.channels, first.device, first.threads)
         # All passes but the first resample on the host, so the mean is taken there.
         self._link = Link(CPU)
         self._passes = passes

@@ -75,7 +75,7 @@ class SongPass(SongStream):
     ) -> None:
         count = thread_count()  # before this thread computes
         threads = count if pool is None else pool.share
-        super().__init__(channels, device, threads)
+        super().__init__(sample_rate, channels, device, threads)
         # Of outputs that add up to the song, the last is what the others leave: that saves its
         # inverse STFT.
         adds_up = extend and selection.adds_up(len(config.stems), complete=complete)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CancelledError
-from .arrays import Signal, as_signal
+from .arrays import Signal, as_signal, check_finite
 from .threads import OwnThread, without_autocast
 from .transfer import Link, StemBlock
 
@@ -179,7 +179,7 @@ class SongStream:
 
     Parameters
     ----------
-    channels
+    sample_rate, channels
         Of the song.
     device
         Where spectra are stored.
@@ -187,17 +187,30 @@ class SongStream:
         Torch's threads for work between segments.
     """
 
-    def __init__(self, channels: int, device: torch.device, threads: int) -> None:
-        self.channels, self.device, self.threads = channels, device, threads
+    def __init__(self, sample_rate: int, channels: int, device: torch.device, threads: int) -> None:
+        self.sample_rate, self.channels, self.device = sample_rate, channels, device
+        self.threads = threads
         self._link = Link(device)
+        self._pushed, self._finished = 0, False
 
     def push(self, block: Signal) -> Signal:
         """Push ``(channels, samples)``; return ready ``(stems, channels, samples)``, maybe none."""
-        return self._push_block(as_signal(block).copy()).floats()
+        self._check_unfinished()
+        signal = as_signal(block).copy()
+        check_finite(signal, self.sample_rate, self._pushed)
+        stems = self._push_block(signal).floats()
+        self._pushed += signal.shape[-1]
+        return stems
 
     def finish(self) -> Signal:
         """The rest of the stems; in total they are as long as the pushed blocks."""
+        self._check_unfinished()
+        self._finished = True
         return self._finish_block().floats()
+
+    def _check_unfinished(self) -> None:
+        if self._finished:
+            raise ValueError("the song is finished: open another with Separator.open_song")
 
     @torch.inference_mode()
     def _push_block(self, block: Signal, *, integers: bool = False) -> StemBlock:

@@ -319,6 +319,19 @@ def test_a_file_object_that_was_read_before_is_refused_with_advice(
     assert unetsep.separate(file, model=tiny_separator).sample_rate == 44_100
 
 
+def test_songs_without_a_name_may_share_a_folder(
+    tune: Path, tmp_path: Path, tiny_separator: Separator
+) -> None:
+    for song in ("41", "42"):
+        report = unetsep.separate_to_files(
+            io.BytesIO(tune.read_bytes()),
+            tmp_path,
+            model=tiny_separator,
+            filename=f"{song}/{{stem}}.{{ext}}",
+        )
+        assert report.stems["vocals"] == tmp_path / song / "vocals.wav"
+
+
 class SmallReads(io.BytesIO):
     """A file too large to be read at once."""
 

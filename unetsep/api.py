@@ -120,7 +120,8 @@ def separate(
     audio
         Path of an audio file; a file object such as `io.BytesIO`, read from its position; or
         ``(audio, sample_rate)``. The latter two are copied to the disk first. An array or torch
-        tensor is ``(channels, samples)``, or ``(samples,)`` for one channel.
+        tensor is ``(channels, samples)``, or ``(samples,)`` for one channel. What has no name
+        is called ``audio``.
     output_dir
         Folder for ``<song>/<stem>.<container>``; created if missing.
     model
@@ -144,7 +145,8 @@ def separate(
         How to name files in ``output_dir``; by default ``{track}/{stem}.{ext}``. Other fields are
         ``{label}`` (such as Vocals), ``{model}``, ``{suffix}`` (the input's), and the tags
         ``{artist}``, ``{title}``, ``{album}``, ``{albumartist}``, ``{tracknumber}``, ``{year}``.
-        ``{track}`` is the input's name.
+        ``{track}`` is the input's name. ``"42/{stem}.{ext}"`` is a folder of your own for a song
+        without a name.
     start, duration
         Excerpt in seconds, or as ``"1:30"``.
     track

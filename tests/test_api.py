@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import builtins
 import errno
+import gc
 import inspect
 import io
 import json
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import typing
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -317,6 +319,22 @@ def test_a_file_object_that_was_read_before_is_refused_with_advice(
         unetsep.separate(file, model=tiny_separator)
     file.seek(0)
     assert unetsep.separate(file, model=tiny_separator).sample_rate == 44_100
+
+
+class Upload:
+    """What is read as the uploads of FastAPI are."""
+
+    async def read(self, size: int = -1) -> bytes:
+        return bytes(size)
+
+
+def test_a_file_that_has_to_be_awaited_is_refused_with_advice(tiny_separator: Separator) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(ValueError, match=r"asynchronous file: .* UploadFile\.file"):
+            unetsep.separate(Upload(), model=tiny_separator)  # type: ignore[arg-type]
+        gc.collect()
+    assert not [each for each in caught if "never awaited" in str(each.message)]
 
 
 def test_songs_without_a_name_may_share_a_folder(

@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -405,6 +405,12 @@ def _blocks(file: BinaryFile) -> Iterator[bytes]:
             block = file.read(READ_BYTES)
         except UnicodeDecodeError:  # of a file that was opened for text
             block = ""
+        if isinstance(block, Coroutine):
+            block.close()  # else Python warns that nothing awaited it
+            raise ValueError(
+                "audio is an asynchronous file: pass the file in it, such as UploadFile.file, or "
+                "io.BytesIO(await audio.read())"
+            )
         if not isinstance(block, bytes):
             raise ValueError(
                 f"audio is a file of {type(block).__name__}: open it for bytes, as in "

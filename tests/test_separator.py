@@ -660,6 +660,29 @@ def test_blocks_of_a_song_are_refused_if_they_are_not_finite_or_it_is_finished(
             call()
 
 
+@pytest.mark.parametrize(("overlap", "seconds"), [(None, 0.1), (0.0, 9), (0.5, 9)])
+def test_a_wiener_filter_delays_a_stream_as_its_docstring_says(
+    overlap: float | None, seconds: float
+) -> None:
+    config = ModelConfig(filters=(4,))  # segments as long as those of published models
+    separator = Separator(small_network(config), precision="fp32", wiener=1, overlap=overlap)
+
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal taken
+        for _ in range(150):
+            taken += 22_050
+            yield music(0.5)
+            lags.append(taken - given)
+
+    taken = given = 0
+    lags: list[int] = []
+    for block in separator.stream(blocks(), RATE):
+        given += block["vocals"].shape[-1]
+    segment = config.segment_frames * config.hop_length
+    assert segment < max(lags) <= segment + 22_050 + seconds * RATE
+    assert given == taken
+
+
 def test_an_empty_list_of_models_is_refused_with_a_message() -> None:
     with pytest.raises(ValueError, match="expected a model or a list of models, got none"):
         Separator([])

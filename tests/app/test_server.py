@@ -297,6 +297,18 @@ def test_a_job_has_the_id_that_its_client_chose(app: LocalApp, tune: Path) -> No
     assert not app.queue.jobs
 
 
+def test_a_parameter_that_no_address_takes_is_refused(app: LocalApp, tune: Path) -> None:
+    kind, body = form({}, "a.flac", tune.read_bytes())
+    for query in ("model=fast", f"id={32 * 'e'}&model=fast&wait=true", "model"):
+        answer = app.ask("POST", f"/separate?{query}", body, {"content-type": kind})
+        assert answer.status == 422
+        assert answer.json["error"] == "unknown parameter 'model': send it as a field of the form"
+    answer = app.get(f"/jobs?ids={32 * 'e'}")
+    assert (answer.status, answer.json["error"]) == (422, "unknown parameter 'ids': expected id")
+    assert app.get("/jobs").json == {"jobs": []}
+    assert not app.queue.jobs
+
+
 def test_an_id_can_be_used_again_when_its_job_was_cancelled(
     app: LocalApp, tune: Path, long_song: Path
 ) -> None:

@@ -141,8 +141,9 @@ class Handlers:
     async def separate(self, request: Request) -> ASGIApp:
         """Receive a song; answer with its job, or wait for its stems."""
         limits = self._queue.limits
+        ids = _ids(request, "send it as a field of the form")
         job = self._queue.add(
-            announced_bytes(request, limits.upload_bytes), request.query_params.get("id")
+            announced_bytes(request, limits.upload_bytes), ids[-1] if ids else None
         )
         try:
             upload = await self._until_ended(receive(request, job.source, limits), job)
@@ -200,7 +201,7 @@ class Handlers:
 
     async def jobs(self, request: Request) -> Response:
         """The jobs with the requested ids."""
-        jobs = [self._queue.get(id_) for id_ in request.query_params.getlist("id")]
+        jobs = [self._queue.get(id_) for id_ in _ids(request, "expected id")]
         return JSONResponse({"jobs": [self._to_json(job) for job in jobs if job is not None]})
 
     async def job(self, request: Request) -> Response:
@@ -326,6 +327,20 @@ class Once:
             await self.response(scope, receive, send)
         finally:
             await self.remove()
+
+
+def _ids(request: Request, advice: str) -> list[str]:
+    """The values of ``id``, the only parameter that an address takes.
+
+    Raises
+    ------
+    RefusedError
+        If there is another parameter; the advice says what to do instead.
+    """
+    for name in request.query_params:
+        if name != "id":
+            raise RefusedError(f"unknown parameter {name!r}: {advice}", 422, "parameter")
+    return request.query_params.getlist("id")
 
 
 def _disposition(filename: str) -> dict[str, str]:

@@ -87,7 +87,8 @@ def _paths() -> Document:
                             "409": "There is already a job with this id.",
                             "408": "The upload was too slow.",
                             "413": "The file is too large; it is refused during the upload.",
-                            "422": "A field is invalid; with wait=true also: separation failed.",
+                            "422": "A field is invalid, or was sent as a parameter of the address; "
+                            "with wait=true also: separation failed.",
                             "429": "Too many songs are waiting: retry after Retry-After seconds.",
                             "503": "The app was stopped before the song was done.",
                             "507": "There is not enough disk space.",
@@ -102,7 +103,8 @@ def _paths() -> Document:
                 "200": _json(
                     "The jobs.",
                     {"type": "object", "properties": {"jobs": {"type": "array", "items": JOB}}},
-                )
+                ),
+                **_errors({"422": "A parameter is not id."}),
             },
             description="Removed jobs are left out. There is no list of all jobs: a job can "
             "only be seen by its id.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -92,6 +93,25 @@ def test_an_app_for_other_machines_accepts_addresses_and_no_foreign_names() -> N
         assert ask("GET", {"host": "192.168.0.7:8421"}, host)[0] == 200
         assert ask("GET", {"host": "evil.example:8421"}, host)[0] == 403
     assert ask("GET", {"host": "studio:8421"}, "Studio")[0] == 200
+
+
+@pytest.mark.parametrize("name", ["Laptop", "laptop.example.org", "Laptop.local"])
+def test_an_app_for_other_machines_answers_to_the_names_of_its_machine(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    for own in (name, "laptop:8421", "LAPTOP.local:8421"):
+        headers = {"host": own, "origin": f"http://{own}"}
+        assert ask("POST", headers, "0.0.0.0")[0] == 200
+        assert ask("POST", headers)[0] == 403
+    for foreign in ("laptop.evil.example", "evil.local", "local", ".local", "xlaptop", ""):
+        assert ask("GET", {"host": foreign}, "0.0.0.0")[0] == 403
+
+
+def test_a_machine_without_a_name_answers_to_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "")
+    for name in ("", ".local", "laptop"):
+        assert ask("GET", {"host": name}, "0.0.0.0")[0] == 403
 
 
 @pytest.mark.parametrize("headers", [{"host": HERE}, {"host": "evil.example"}])

@@ -9,6 +9,7 @@ must name this app in ``Host``, and must come from a page of this app, or from n
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Callable, Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -54,6 +55,13 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
+def own_names() -> set[str]:
+    """The names of this machine in its network, where ``.local`` is that of multicast DNS."""
+    name = socket.gethostname().lower()
+    label = name.partition(".")[0]  # some systems include a domain
+    return {name, label, f"{label}.local"} if label else set()
+
+
 class Guard:
     """Lets only requests through that name this app and do not come from other sites.
 
@@ -62,7 +70,8 @@ class Guard:
     app
         The app that accepted requests reach.
     host
-        Address that the app listens on.
+        Address that the app listens on. Unless only this machine can reach it, requests may also
+        use any IP address and `own_names`.
     names
         Further names under which it may be reached.
     refused
@@ -76,6 +85,8 @@ class Guard:
         self._names = {*LOOPBACK, host.lower(), *(name.lower() for name in names)}
         # An IP address cannot be rebound: a request that names one was sent to it.
         self._any_address = not is_loopback(host)
+        if self._any_address:  # whoever can forge these names in the network can also reach the app
+            self._names |= own_names()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it before its body is read."""

@@ -38,6 +38,13 @@ def test_the_form_is_described_with_every_field_on_the_page_of_the_app_too() -> 
     assert set(properties) <= set(re.findall(r"`(\w+)`", " ".join(rows)))
 
 
+def test_every_state_of_a_job_is_named_on_the_page_of_the_app() -> None:
+    states = describe()["components"]["schemas"]["Job"]["properties"]["state"]["enum"]
+    page = (ROOT / "docs/how-to/web-service.md").read_text(encoding="utf-8")
+    assert len(states) == 5
+    assert set(states) <= set(re.findall(r"`(\w+)`", page))
+
+
 def references(value: Any) -> list[str]:
     if isinstance(value, dict):
         inner = [each for item in value.values() for each in references(item)]

@@ -29,6 +29,7 @@ import unetsep
 from tests.commands import call
 from tests.releases import needs
 from tests.signals import RATE
+from unetsep.audio.formats import CONTAINERS
 from unetsep.config import ModelConfig
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
@@ -495,7 +496,10 @@ def test_stems_are_never_written_over_the_input(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"container": "aac"}, "container must be wav, flac, .* or stem.mp4, got 'aac'"),
+        (
+            {"container": "aac"},
+            f"container must be wav, flac, .* or {[*CONTAINERS][-1]}, got 'aac'",
+        ),
         ({"container": ["wav"]}, r"container must be wav, .*, got \['wav'\]"),
         ({"bit_depth": "12"}, "bit_depth must be auto, 8, .* or 64f, got '12'"),
         ({"filename": 5}, "filename must be a template such as"),

@@ -16,6 +16,8 @@ from torch import Tensor
 from tests.train.synthetic import MODEL, RATE, songs, tiny, write
 from unetsep.api import separate_to_files
 from unetsep.audio.formats import CONTAINERS, Container, by_libsndfile
+from unetsep.audio.tag_writers import WRITERS, _fill_id3, write_tags
+from unetsep.audio.tags import Tags, read_tags, stem_label
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.presets import NETWORKS, preset_config
 from unetsep.network.unet import UNet
@@ -89,20 +91,32 @@ def test_a_set_of_stems_is_a_setting(tmp_path: Path) -> None:
     assert list(separator.separate(np.ones((2, RATE)), RATE)) == ["voice", "band"]
 
 
-def test_an_output_format_is_a_row(
+def write_aiff(path: Path, tags: Tags) -> None:
+    from mutagen.aiff import AIFF
+
+    file = AIFF(path)
+    file.add_tags()
+    _fill_id3(file.tags, tags)
+    file.save(v2_version=4)
+
+
+def test_an_output_format_is_a_row_and_a_writer_of_tags(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = Container(
         suffix="aiff",
-        help="lossless, 16 or 24 bits",
+        help="lossless to 24 bits",
         open=by_libsndfile("AIFF"),
         bit_depths=("16", "24"),
     )
     monkeypatch.setitem(CONTAINERS, "aiff", row)
+    monkeypatch.setitem(WRITERS, "aiff", write_aiff)
     song = write(tmp_path / "song", 1)
+    write_tags(song, "wav", Tags({"title": ("Halo",)}))
     report = separate_to_files(song, tmp_path / "out", model=tiny_model, container="aiff")
     assert list(report.stems) == list(STEMS)
-    for path in report.stems.values():
+    for stem, path in report.stems.items():
+        assert read_tags(path).text("title") == f"Halo ({stem_label(stem)})"
         info = soundfile.info(path)
         assert (info.format, info.subtype, info.frames) == ("AIFF", "PCM_16", RATE // 2)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,18 @@ RATES = (1000, 8000, 11_025, 16_000, 24_000, 44_100, 48_000, 65_535, 65_537, 88_
 HIGH_RATES = (192_000, 199_999, 200_000, 200_001, 655_350, 655_360, 1_000_000)
 
 
+def either(names: Iterable[str]) -> str:
+    """A pattern of names as messages list them."""
+    *some, last = map(re.escape, names)
+    return f"{', '.join(some)} or {last}" if some else last
+
+
+def holding(depth: str) -> str:
+    """Containers that can store a bit depth."""
+    return either(name for name, row in CONTAINERS.items() if depth in row.bit_depths)
+
+
+LOSSY = [name for name, row in CONTAINERS.items() if row.lossy]
 # tests/audio/test_ffmpeg_writer.py has the others.
 OURS = [name for name, row in CONTAINERS.items() if not row.by_ffmpeg]
 
@@ -83,12 +97,15 @@ def test_auto_keeps_the_bit_depth_where_the_container_can(depth):
     assert choose_format("ogg", "auto", info).bit_depth is None
 
 
-@pytest.mark.parametrize(("container", "depth"), [("aac", "auto"), ("wav", "12")])
-def test_unknown_choices_are_value_errors(container, depth):
-    with pytest.raises(
-        ValueError,
-        match=r"must be (wav, flac, .*, m4a or stem\.mp4|auto, 8, 16, 24, 32, 32f or 64f), got",
-    ):
+@pytest.mark.parametrize(
+    ("container", "depth", "choices"),
+    [
+        ("aac", "auto", either(CONTAINERS)),
+        ("wav", "12", "auto, 8, 16, 24, 32, 32f or 64f"),
+    ],
+)
+def test_unknown_choices_are_value_errors(container, depth, choices):
+    with pytest.raises(ValueError, match=f"must be {choices}, got"):
         choose_format(container, depth, AudioInfo(44_100, 2, None, "16"))
 
 
@@ -143,9 +160,10 @@ def test_samples_beyond_full_scale_are_clipped_not_wrapped():
 
 def test_the_table_holds_bit_depths_that_can_be_asked_for():
     lossy = ["ogg", "mp3", "opus", "m4a", "stem.mp4"]
-    assert [*CONTAINERS] == ["wav", "flac", *lossy]
+    names = ["wav", "flac", *lossy]
+    assert [name for name in CONTAINERS if name in names] == names
     assert {depth for row in CONTAINERS.values() for depth in row.bit_depths} < {*BIT_DEPTHS}
-    assert [name for name, row in CONTAINERS.items() if row.lossy] == lossy
+    assert [name for name in names if CONTAINERS[name].lossy] == lossy
     assert all(not row.lossy for row in map(CONTAINERS.get, ALTERNATIVES))
 
 
@@ -205,13 +223,13 @@ def test_a_new_format_is_one_row(song, tmp_path, tiny_separator, monkeypatch):
 @pytest.mark.parametrize(
     ("container", "depth", "message"),
     [
-        ("ogg", "24", r"ogg has no bit depth: leave .* or choose the format wav or flac$"),
-        ("mp3", "32f", r"mp3 has no bit depth: leave .* or choose the format wav$"),
-        ("flac", "32f", r"flac holds 8, 16 or 24 bits, not 32f: choose the format wav$"),
+        ("ogg", "24", "ogg has no bit depth: leave .* or choose the format"),
+        ("mp3", "32f", "mp3 has no bit depth: leave .* or choose the format"),
+        ("flac", "32f", "flac holds 8, 16 or 24 bits, not 32f: choose the format"),
     ],
 )
 def test_a_bit_depth_that_a_container_lacks_is_refused(container, depth, message):
-    with pytest.raises(AudioError, match=message):
+    with pytest.raises(AudioError, match=f"{message} {holding(depth)}$"):
         choose_format(container, depth, AudioInfo(44_100, 2, None, "16"))
 
 
@@ -283,7 +301,7 @@ def test_ogg_without_bit_rates_says_so_before_any_work():
         (
             "flac",
             192_000,
-            "has no bit rate: choose the format ogg, mp3, opus, m4a or stem.mp4",
+            f"has no bit rate: choose the format {either(LOSSY)}$",
         ),
         ("mp3", 192, "bitrate must be 8000 to 512000 bits per second, got 192"),
         pytest.param("mp3", 10**400, "bitrate must be 8000 to .*, got 1000", id="mp3-huge"),

@@ -1,6 +1,6 @@
 """The output formats and their limits; light, so that ``--help`` can list them.
 
-A new format is a row of `CONTAINERS` and, unless libsndfile encodes it, a writer.
+A new format is a row of `CONTAINERS`, a writer of tags and, unless libsndfile encodes it, of audio.
 """
 
 from __future__ import annotations

@@ -419,7 +419,7 @@ def speaker_warnings(path: Path, output: OutputFormat, info: AudioInfo) -> tuple
 
 def _wrong_bit_depth(container: str, bit_depth: str) -> AudioError:
     depths = CONTAINERS[container].bit_depths
-    holders = " or ".join(name for name, row in CONTAINERS.items() if bit_depth in row.bit_depths)
+    holders = _either([name for name, row in CONTAINERS.items() if bit_depth in row.bit_depths])
     if not depths:
         return AudioError(
             f"{container} has no bit depth: leave it at auto, or choose the format {holders}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ from unetsep.separator import Separator
 from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.run_data import find_data, load_data, load_recordings
 from unetsep.train.data.sources import DatasetKind, Source, audio_files
+from unetsep.train.evaluation.measures import MEASURES, Measure
+from unetsep.train.evaluation.scoring import score
+from unetsep.train.evaluation.sdr import Signals
 from unetsep.train.fit import fit
 from unetsep.train.losses.functions import LOSSES, LossEntry, magnitude
 from unetsep.train.machine import Machine
@@ -121,10 +125,24 @@ def test_an_output_format_is_a_row_and_a_writer_of_tags(
         assert (info.format, info.subtype, info.frames) == ("AIFF", "PCM_16", RATE // 2)
 
 
+def test_a_measure_is_a_function_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def level_error(reference: Signals, estimate: Signals, rate: int) -> float:
+        true, guess = (float(np.square(x, dtype=np.float64).mean()) for x in (reference, estimate))
+        return abs(10 * math.log10(guess / true)) if true and guess else math.nan
+
+    title = "Error of the level (dB, lower is better)"
+    monkeypatch.setitem(MEASURES, "level", Measure(level_error, title, lower_is_better=True))
+    stems = {name: np.full((2, RATE), 0.5, np.float32) for name in ("vocals", "drums")}
+    halves = {name: signal / 2 for name, signal in stems.items()}
+    scores = score(stems, halves, RATE, measures=["level"])
+    for name in stems:
+        assert scores.median(name, "level") == pytest.approx(20 * math.log10(2))
+
+
 def test_the_tasks_are_described_and_their_files_are_there() -> None:
     page = (ROOT / "docs/develop/extend.md").read_text(encoding="utf-8")
     tasks = re.findall(r"^## (.+?)\n(.*?)(?=^##|\Z)", page, flags=re.DOTALL | re.MULTILINE)
-    assert len(tasks) == 5
+    assert len(tasks) == 6
     for title, text in tasks:
         assert len(text.strip().splitlines()) <= 24, title
         assert "`unetsep/" in text or "unetsep train" in text, title

@@ -38,6 +38,7 @@ from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.musdb import SUBSETS
 from unetsep.train.data.run_data import HELD_OUT
 from unetsep.train.evaluation.baselines import BASELINES
+from unetsep.train.evaluation.measures import BANDS, MEASURES
 from unetsep.train.evaluation.scoring import METRICS, MODES
 from unetsep.train.release.export import LICENCE
 from unetsep.weights.manifest import manifest
@@ -138,6 +139,10 @@ def test_help_texts_name_the_real_defaults_and_choices() -> None:
     baselines = parameter(options.evaluate, "baselines")
     assert isinstance(baselines, click.Option)
     assert baselines.help == f"{', '.join(BASELINES)}; or none."
+    measures = parameter(options.evaluate, "measures")
+    assert isinstance(measures, click.Option)
+    named = set(re.findall(r"[\w-]+", str(measures.help)))
+    assert {"lsd" if name in BANDS else name for name in MEASURES} < named
 
 
 def test_values_of_options_have_names_not_types() -> None:

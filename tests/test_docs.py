@@ -31,7 +31,8 @@ from unetsep.train.evaluation.published import PUBLISHED
 from unetsep.weights.manifest import list_models, manifest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+AT_TOP = ("README.md", "CONTRIBUTING.md")
+PAGES = [*(ROOT / name for name in AT_TOP), *sorted((ROOT / "docs").rglob("*.md"))]
 LONGEST_SENTENCE = 30
 # A full stop behind these ends no sentence.
 ABBREVIATIONS = ("al", "e.g", "i.e", "cf", "vs")
@@ -469,7 +470,7 @@ def test_the_report_that_is_shown_follows_the_schema() -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     listed = re.findall(r'"([\w./-]+\.md)"', (ROOT / "zensical.toml").read_text("utf-8"))
-    assert {f"docs/{page}" for page in listed} | {"README.md"} == set(map(page_name, PAGES))
+    assert {f"docs/{page}" for page in listed} | {*AT_TOP} == set(map(page_name, PAGES))
 
 
 @pytest.fixture(scope="module")
@@ -487,7 +488,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_site_is_complete_and_can_be_searched(site: Path) -> None:
-    assert len(list(site.rglob("index.html"))) == len(PAGES) - 1
+    assert len(list(site.rglob("index.html"))) == len(PAGES) - len(AT_TOP)
     found = json.loads((site / "search.json").read_text("utf-8"))["items"]
     assert any("separate_to_files" in item["title"] for item in found)
 

@@ -72,7 +72,8 @@ def test_the_source_archive_holds_all_of_the_repository_but_audio(sdist: Path) -
     ours = sources("unetsep", "tests", "docs", "benchmarks", "recipes", "examples")
     assert len(ours) >= 240
     assert ours <= names
-    assert {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "Makefile"} <= names
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff"} <= names
+    assert {"Makefile", "Dockerfile", "zensical.toml"} <= names
     assert {"pyproject.toml", "constraints.txt", "weights_manifest.json", "hubconf.py"} <= names
     assert not [name for name in names if name.lower().endswith(tuple(AUDIO_SUFFIXES))]
     assert not [name for name in names if name.startswith((".venv", ".ci", "runs", "demo"))]

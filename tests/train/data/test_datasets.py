@@ -289,3 +289,21 @@ def test_a_stem_shared_with_the_song_of_a_held_out_excerpt_is_reported(
     load_data(dataclasses.replace(data, leave_out=("remix=vocals",)))
     load_data(data, all_songs=True)
     assert not caplog.records
+
+
+def test_a_stem_that_a_song_and_its_own_held_out_excerpt_share_with_another_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"), 20 * RATE)
+    song = tmp_path / "songs/train/song"
+    for i, stem in enumerate(("drums", "bass", "other")):
+        write(song / stem, 70 + i, 20 * RATE)
+    audio, rate = soundfile.read(
+        tmp_path / "musdb/train/Leaf - Summerghost/vocals.wav", dtype="int16"
+    )
+    soundfile.write(song / "vocals.flac", audio, rate)
+    roots = {"musdb": [tmp_path / "musdb"], "songs": [tmp_path / "songs"]}
+    _, valid = load_data(find_data(roots, tmp_path / "cache", held_out=1))
+    assert [each.name for each in valid] == ["Leaf - Summerghost", "song"]
+    (said,) = (record.message for record in caplog.records if "are trained on" in record.message)
+    assert said.endswith("songs/train/song has the vocals of musdb/valid/Leaf - Summerghost")

@@ -282,13 +282,15 @@ def _warn_of_shared_stems(train: Sequence[Recording], valid: Sequence[Recording]
                     # A stem that is shorter than others of its song ends with silence.
                     yield each, name, np.trim_zeros(levels, "b").tobytes()
 
-    valid_stems = {levels: (each, name) for each, name, levels in stems(valid)}
+    valid_stems: dict[bytes, list[tuple[Recording, str]]] = {}
+    for each, name, levels in stems(valid):
+        valid_stems.setdefault(levels, []).append((each, name))
     sentences = []
     for each, name, levels in stems(train):
-        if levels in valid_stems:
-            song, stem = valid_stems[levels]
-            if each.pcm is not song.pcm and _same(each.stem(name), song.stem(stem)):
+        for song, stem in valid_stems.get(levels, ()):
+            if song.pcm is not each.pcm and _same(each.stem(name), song.stem(stem)):
                 sentences.append(f"{listed_name(each)} has the {stem} of {listed_name(song)}")
+                break
     if sentences:
         logger.warning(
             "stems of songs for validation are trained on, unless --leave-out names them: %s",

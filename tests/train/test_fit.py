@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
 import zipfile
@@ -23,6 +24,7 @@ from unetsep.train import run_folder
 from unetsep.train.callbacks import best_weights
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.data.cache import load
+from unetsep.train.interruption import InterruptedRunError
 from unetsep.train.logs import draw_curves
 from unetsep.train.machine import Machine, check_trainable
 from unetsep.train.module import SeparationModule
@@ -269,6 +271,41 @@ def test_a_run_that_ends_between_its_first_weights_and_last_ckpt_can_be_restarte
     assert run(tmp_path, config) == log(whole)
     assert set(best_weights(tmp_path)) == {"l1", "mel_mse"}
     assert not (tmp_path / ".pending").exists()
+
+
+@pytest.mark.parametrize("ending", ["error", "signal"])
+def test_the_best_weights_of_a_broken_run_stay_until_the_next_has_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    best, config = tmp_path / "best-mse.safetensors", tiny()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_checkpoint", full)
+        with pytest.raises(TrainingError, match="No space left on device; the run stops, none"):
+            run(tmp_path, tiny(losses=("mse",)))
+    weights = best.read_bytes()
+    with pytest.raises(TrainingError, match="does not fit this run"):
+        run(tmp_path, tiny(model=dataclasses.replace(MODEL, bins=48)), init_from=best)
+    assert best.read_bytes() == weights
+    if ending == "signal":
+        with pytest.raises(InterruptedRunError, match="interrupted after step 1"):
+            run(tmp_path, config, init_from=best, callbacks=[At(0, interrupt)])
+        assert not best_weights(tmp_path)  # nothing of another run is beside last.ckpt
+        run(tmp_path, config, resume=True)
+    else:
+        run(tmp_path, config, init_from=best)
+    assert set(best_weights(tmp_path)) == {"l1"}
+
+
+def test_weights_of_a_run_stay_though_its_checkpoint_is_removed_meanwhile(tmp_path: Path) -> None:
+    def remove(module: Any) -> None:
+        (tmp_path / "last.ckpt").unlink()
+        module.schedule.best["l1"] = 1e9  # no validation improves on it
+
+    run(tmp_path, tiny(), callbacks=[At(4, remove)])
+    assert set(best_weights(tmp_path)) == {"l1"}
 
 
 def test_an_empty_path_is_not_the_current_folder(

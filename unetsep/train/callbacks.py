@@ -120,6 +120,9 @@ class Keeper(Callback):
 
     def __init__(self, run: Path, ema: Ema) -> None:
         self.run, self.ema = run, ema
+        # Of a run that ended before its first last.ckpt. This one may start from them: they stay
+        # until it has saved something itself.
+        self.stale = {} if (run / LAST).exists() else best_weights(run)
         self.signals = EndSignals(CHECK_EVERY)
         self.validation_start = 0.0  # seconds, by the monotonic clock
 
@@ -196,6 +199,10 @@ class Keeper(Callback):
                 content = serialize(self.ema.network(name), half=False, notes=notes)
                 with self._explain_saving(trainer):
                     write_atomically(self.run / BEST.format(name), content)
+                self.stale.pop(name, None)
+            if pl_module.improvements:
+                with self._explain_saving(trainer):
+                    self._remove_stale()
         self.save(trainer)
         clock = pl_module.clock
         clock.validation = max(clock.validation, time.monotonic() - self.validation_start)
@@ -222,11 +229,16 @@ class Keeper(Callback):
             try:
                 trainer.save_checkpoint(partial)
                 if trainer.is_global_zero:
+                    self._remove_stale()
                     partial.replace(self.run / LAST)
                     (self.run / PENDING).unlink(missing_ok=True)
             except BaseException:  # also the second Ctrl-C
                 partial.unlink(missing_ok=True)
                 raise
+
+    def _remove_stale(self) -> None:
+        while self.stale:
+            self.stale.popitem()[1].unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _explain_saving(self, trainer: Trainer) -> Iterator[None]:

@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -143,17 +143,13 @@ def describe(run: Path, config: TrainConfig, resume: bool, notes: Mapping[str, s
         If the folder is one of another run, or cannot be written to.
     """
     about = versions()
-    stale: Iterable[Path] = ()
     if resume:  # by a command that says neither data nor settings
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             about["command"] = json.loads((run / VERSIONS).read_text("utf-8"))["command"]
     else:
         refuse_used(run)
-        stale = best_weights(run).values()  # of a run that was killed before its first last.ckpt
     files = {"config.json": config.to_json() + "\n", VERSIONS: json.dumps(about, indent=1) + "\n"}
     try:
-        for path in stale:
-            path.unlink()
         for name, text in {**files, **notes}.items():
             write_atomically(run / name, text)
     except OSError as error:

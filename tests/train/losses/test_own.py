@@ -21,7 +21,7 @@ from tests.train.synthetic import tiny, write_musdb
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.losses import LOSSES, check
 from unetsep.train.losses.functions import LossEntry
-from unetsep.train.losses.own import add_loss
+from unetsep.train.losses.own import add_loss, add_losses
 from unetsep.weights.manifest import read_manifest
 
 SOURCE = '''
@@ -183,7 +183,10 @@ def test_an_installed_package_can_add_losses(
     assert "mine" in listed.output
     assert "other_losses:roots" in listed.output
     sha256 = hashlib.sha256(source.encode()).hexdigest()
-    assert add_loss("mine") == ("mine", {"from": "other_losses:roots", "sha256": sha256})
+    origin = {"from": "other_losses:roots", "sha256": sha256}
+    assert add_loss("mine") == ("mine", origin)
+    del LOSSES["mine"]  # as when another process resumes
+    assert add_losses({"mine": origin}) == {"mine": origin}
 
 
 @pytest.mark.parametrize(
@@ -250,6 +253,66 @@ def test_python_names_losses_as_the_command_does(tmp_path: Path) -> None:
     saved = TrainConfig.from_json((tmp_path / "run" / "config.json").read_text())
     assert saved.losses == ("l1", "mine")
     assert saved.own_losses["mine"]["from"] == f"{(tmp_path / 'losses.py').resolve()}:mine"
+    del LOSSES["mine"]  # as in another process
+    longer = dataclasses.replace(saved, max_steps=2)
+    assert run(tmp_path / "run", longer, resume=True)[-1]["step"] == 2
+
+
+OBJECTS = """
+import functools
+
+
+class Squared:
+    def __call__(self, estimate, in_phase, quadrature):
+        return ((estimate - in_phase).square() + quadrature.square()).mean()
+
+
+def power(exponent, estimate, in_phase, quadrature):
+    return ((estimate - in_phase).abs() ** exponent + quadrature.square()).mean()
+
+
+mine = Squared()
+partial = functools.partial(power, 2)
+"""
+
+
+@pytest.mark.parametrize("name", ["mine", "partial"])
+def test_a_loss_that_is_no_plain_function_resumes_in_the_same_process(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "losses.py").write_text(OBJECTS)
+    config = tiny(losses=(f"losses.py:{name}",), max_steps=1, valid_every=1)
+    run(tmp_path / "run", config)
+    longer = dataclasses.replace(config, max_steps=2)
+    assert run(tmp_path / "run", longer, resume=True)[-1]["step"] == 2
+
+
+def test_an_edited_loss_replaces_the_one_of_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "losses.py").write_text(SOURCE)
+    _, before = add_loss("losses.py:mine")
+    parts = torch.rand(3, 2, 5, 4)
+    value = LOSSES["mine"].function(*parts)
+    (tmp_path / "losses.py").write_text(SOURCE.replace("return ", "return 2 * "))
+    _, after = add_loss("losses.py:mine")
+    assert after != before
+    assert torch.equal(LOSSES["mine"].function(*parts), 2 * value)
+    edited = LOSSES["mine"]
+    (tmp_path / "losses.py").write_text(SOURCE.replace("return ", "return -"))
+    with pytest.raises(ValueError, match="must be lower at the target"):
+        add_loss("losses.py:mine")
+    assert LOSSES["mine"] is edited
+    (tmp_path / "others.py").write_text(SOURCE)
+    with pytest.raises(TrainingError, match=r"'mine' already: rename the one of others\.py"):
+        add_loss("others.py:mine")
+    assert add_loss("mine") == ("mine", after)
+
+
+def test_a_run_stores_the_source_of_a_loss_that_it_names_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "losses.py").write_text(SOURCE)
+    name, origin = add_loss("losses.py:mine")
+    run(tmp_path / "run", tiny(losses=(name,), max_steps=1, valid_every=1))
+    saved = TrainConfig.from_json((tmp_path / "run" / "config.json").read_text())
+    assert saved.own_losses == {"mine": origin}
     del LOSSES["mine"]  # as in another process
     longer = dataclasses.replace(saved, max_steps=2)
     assert run(tmp_path / "run", longer, resume=True)[-1]["step"] == 2

@@ -38,13 +38,37 @@ ZERO = 1e-3
 SHAPE = (2, 3, 2, 64, 8)  # (batch, stems, channels, bins, frames)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Added:
+    """A loss that `add_loss` has added, with its file, its name there, and its origin."""
+
+    entry: LossEntry
+    path: Path
+    attribute: str
+    origin: dict[str, str]
+
+
+_ADDED: dict[str, _Added] = {}
+
+
+def _added(name: str) -> _Added | None:
+    """How the loss of this name was added; None for others."""
+    added = _ADDED.get(name)
+    return added if added is not None and added.entry is LOSSES.get(name) else None
+
+
+def _origin(name: str) -> dict[str, str] | None:
+    added = _added(name)
+    return None if added is None else dict(added.origin)
+
+
 def published_losses() -> dict[str, EntryPoint]:
     """Entry points of installed packages by name."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
-    """Add a loss named by a command to `LOSSES`.
+    """Add a loss named by a command to `LOSSES`; one of the same origin is replaced.
 
     Parameters
     ----------
@@ -75,7 +99,7 @@ def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
                 f"there is no loss {text!r}: expected {names}, or one of your own, module:name or "
                 "file.py:name"
             )
-        return text, None
+        return text, _origin(text)
     reference = points[text].value if text in points else text
     source, _, attribute = reference.rpartition(":")
     value, path = _load(source, attribute, text)
@@ -85,29 +109,25 @@ def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
     summary = (inspect.getdoc(value) or "").partition("\n")[0]
     entry = value if isinstance(value, LossEntry) else LossEntry(value, summary)
     existing = LOSSES.get(name)
-    if existing is not None and not _is_same(existing, entry):
+    added = _added(name)
+    is_same = added is not None and (added.path, added.attribute) == (path, attribute)
+    if existing is not None and not is_same:
         raise TrainingError(f"there is a loss {name!r} already: rename the one of {source}")
     LOSSES[name] = entry
     try:
         check(name)
     except BaseException as error:
-        if existing is None:
-            del LOSSES[name]
+        del LOSSES[name]
+        if existing is not None:
+            LOSSES[name] = existing
         if isinstance(error, ValueError) or not isinstance(error, Exception):
             raise
         # Users' code may raise anything: for the number of arguments, a shape, a name.
         raise TrainingError(f"--loss {text} fails: {_error_line(error)}") from error
-    origin = str(path) if source.endswith(".py") else source
-    return name, {
-        "from": f"{origin}:{attribute}",
-        "sha256": file_sha256(path),
-    }
-
-
-def _is_same(one: LossEntry, other: LossEntry) -> bool:
-    """Whether two entries have the same code, possibly imported twice."""
-    codes = [getattr(entry.function, "__code__", entry.function) for entry in (one, other)]
-    return bool(codes[0] == codes[1])
+    place = str(path) if source.endswith(".py") else source
+    origin = {"from": f"{place}:{attribute}", "sha256": file_sha256(path)}
+    _ADDED[name] = _Added(entry, path, attribute, origin)
+    return name, dict(origin)
 
 
 def _load(source: str, name: str, text: str) -> tuple[Any, Path]:
@@ -162,9 +182,11 @@ def add_losses(sources: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, 
     sources
         `TrainConfig.own_losses`.
     """
-    losses = {}
+    losses, points = {}, published_losses()
     for name, source in sources.items():
-        key, current = add_loss(source["from"] if ":" in source["from"] else name)
+        is_published = name in points and points[name].value == source["from"]
+        is_named = is_published or ":" not in source["from"]
+        key, current = add_loss(name if is_named else source["from"])
         losses[key] = current or dict(source)
     return losses
 
@@ -177,9 +199,8 @@ def with_own_losses(config: TrainConfig) -> TrainConfig:
     config
         Its losses may be named in any way that `add_loss` takes. Errors are those of `add_loss`.
     """
-    if all(name in LOSSES for name in config.losses):
-        return config
-    sources = add_losses(config.own_losses)
+    others = {name: each for name, each in config.own_losses.items() if _origin(name) != each}
+    sources = add_losses(others)
     losses = {}
     for text in config.losses:
         name, source = (text, sources[text]) if text in sources else add_loss(text)

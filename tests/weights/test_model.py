@@ -250,6 +250,18 @@ def test_a_model_that_was_trained_is_saved_as_a_checkpoint(tmp_path: Path, guide
     assert all(np.array_equal(stems[name], expected[name]) for name in model.stems)
 
 
+def test_a_model_finds_its_guide_after_the_working_folder_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    guided_file(tmp_path / "source")
+    model = Model.from_pretrained("source/guided.safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = Model.from_pretrained(model.save("mine.safetensors"))
+    assert torch.equal(again(clips(9000)), model(clips(9000)))
+
+
 def test_a_model_that_cannot_be_saved_leaves_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     path.write_text("before")

@@ -87,7 +87,7 @@ class Model(nn.Module):
             If there is no such model, or the file is damaged.
         """
         loaded = cls(load_network(model)).eval()
-        loaded._folder = Path(model).parent if is_path(model) else None
+        loaded._folder = Path(model).absolute().parent if is_path(model) else None
         return loaded
 
     def save(self, path: str | Path) -> Path:

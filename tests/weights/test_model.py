@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from tests.releases import needs
 from tests.signals import RATE, music
@@ -262,13 +263,35 @@ def test_a_model_finds_its_guide_after_the_working_folder_has_changed(
     assert torch.equal(again(clips(9000)), model(clips(9000)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_in_another_precision_is_saved_in_fp32(tmp_path: Path, dtype: torch.dtype) -> None:
+    source = guided_file(tmp_path / "source")
+    path = Model.from_pretrained(source).to(dtype).save(tmp_path / "a" / "b" / "mine.safetensors")
+    tensors = load_file(path)
+    kinds = {each.dtype for each in tensors.values() if each.is_floating_point()}
+    assert kinds == {torch.float32}
+    for name, value in load_file(source).items():
+        assert torch.equal(tensors[name], value.to(dtype).to(tensors[name].dtype))
+    assert Model.from_pretrained(path).config.guide
+
+
+def test_a_model_with_other_layers_than_its_config_is_not_saved(tmp_path: Path) -> None:
+    path, model = tmp_path / "mine.safetensors", Model(seed_network(JOINT))
+    path.write_text("before")
+    layer = next(each for each in model.network.modules() if isinstance(each, nn.Conv2d))
+    nn.utils.parametrizations.weight_norm(layer)
+    with pytest.raises(WeightsError, match="cannot be written: the network does not fit its own"):
+        model.save(path)
+    assert path.read_text() == "before"
+
+
 def test_a_model_that_cannot_be_saved_leaves_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     path.write_text("before")
     with pytest.raises(ValueError, match=r"mine\.pt: expected a name that ends in \.safetensors"):
         Model(seed_network(JOINT)).save(tmp_path / "mine.pt")
-    with pytest.raises(WeightsError, match=r"cannot be written: No such file"):
-        Model(seed_network(JOINT)).save(tmp_path / "none" / "mine.safetensors")
+    with pytest.raises(WeightsError, match=r"mine\.safetensors cannot be written: \S+"):
+        Model(seed_network(JOINT)).save(path / "mine.safetensors")  # in a file
     with pytest.raises(WeightsError, match=r"mine\.safetensors is guided by a model that is not"):
         Model(guided_network()).save(path)
     model = Model.from_pretrained(guided_file(tmp_path / "source"))

@@ -134,7 +134,7 @@ def serialize(
         Any network.
     half
         Store weight matrices and convolutions in half precision. Vectors (BatchNorm, biases,
-        input statistics) stay fp32: running variances overflow fp16.
+        input statistics) are fp32 in any case: running variances overflow fp16.
     notes
         Further metadata, which is not part of the model.
 
@@ -149,8 +149,8 @@ def serialize(
     tensors = {}
     for name, value in network.state_dict().items():
         tensor = value.detach().cpu().contiguous()
-        if half and tensor.dim() >= 2:
-            tensor = tensor.to(torch.float16)
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.float16 if half and tensor.dim() >= 2 else torch.float32)
         if not tensor.isfinite().all():
             kind = str(tensor.dtype).removeprefix("torch.")
             raise WeightsError(f"tensor {name!r} of the network holds NaN or infinity as {kind}")

@@ -21,7 +21,7 @@ from ..network.low_band import fine_inputs
 from ..network.masks import MaskNetwork, ratio_masks
 from ..network.unet import UNet, safe_sqrt
 from ..storage import write_atomically
-from .checkpoint import serialize
+from .checkpoint import build_network, serialize
 from .load import carry_guide, load_guide, load_network
 from .manifest import SUFFIX, is_path
 
@@ -100,7 +100,7 @@ class Model(nn.Module):
         ----------
         path
             File to write, or to replace; its name ends in ``.safetensors``. It appears only when
-            it is complete. Weights are stored in fp32.
+            it is complete; a missing folder is made. Weights are stored in fp32.
 
         Returns
         -------
@@ -111,7 +111,8 @@ class Model(nn.Module):
         ------
         WeightsError
             If a weight is NaN or infinite, the guide was trained or is not found, or the file
-            cannot be written; one that is there stays.
+            cannot be written; one that is there stays. Also if the network has other layers than
+            its config, as after ``weight_norm``.
         ValueError
             If the name ends otherwise.
 
@@ -125,9 +126,11 @@ class Model(nn.Module):
         if target.suffix != SUFFIX:
             raise ValueError(f"{path}: expected a name that ends in {SUFFIX}")
         content = serialize(self.network, half=False)
+        build_network(content, f"{target} cannot be written: the network")  # as it will be loaded
         try:
             if self.guide is not None:
                 self._carry_guide(self.guide, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, content)
         except OSError as error:  # it names the temporary file, which was removed
             raise WeightsError(f"{target} cannot be written: {error.strerror}") from error
@@ -138,7 +141,7 @@ class Model(nn.Module):
         sha256, folder = self.config.guide, self._folder or target.parent
         state = load_guide(sha256, folder, str(target)).state_dict()
         for name, tensor in guide.state_dict().items():
-            if not torch.equal(tensor.cpu().float(), state[name].float()):
+            if not torch.equal(tensor.cpu(), state[name].to(tensor.dtype)):
                 raise WeightsError(
                     f"{target} cannot be written: the guide was changed, by training all "
                     "parameters of the model; train those of its network alone"

@@ -134,6 +134,10 @@ def test_audio_of_no_stem_in_a_song_is_named(
         write(train / "odd" / name, 0)
     (train / "odd" / "cover.jpg").touch()
     write(train / "good" / "bass", 1)
+    hidden = (".git/x.wav", ".Trash/song/old.wav", "good/.bass.wav", "good/.peaks/a.wav")
+    for name in (*hidden, "good/mixture.stem.mp4"):
+        (train / name).parent.mkdir(parents=True, exist_ok=True)
+        (train / name).touch()
     assert len(SongFolders().find(tmp_path, STEMS)) == 2
     (warning,) = caplog.messages
     assert warning == (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import math
@@ -63,18 +62,25 @@ def _stems(folder: Path, stems: Sequence[str]) -> tuple[dict[str, Path], list[Pa
     """The file of each stem that a song has, by its name in any case, and audio of other names.
 
     A file in the song's own folder precedes those in subfolders, which may hold takes. Files that
-    lie deeper than all stems, and a mixture, are not listed as others.
+    lie deeper than all stems, a mixture and what is hidden are not listed as others.
     """
     paths, names = list(audio_files(folder)), {stem.lower(): stem for stem in stems}
     files = stem_files(folder, paths, lambda name: names.get(name.lower()))
     depth = max((len(path.parts) for path in files.values()), default=math.inf)
-    known = {*names, "mixture"}
-    others = [each for each in paths if each.stem.lower() not in known]
+    known = {*names, "mixture", "mixture.stem"}
+    others = [
+        each
+        for each in paths
+        if each.stem.lower() not in known
+        and not any(part.startswith(".") for part in each.relative_to(folder.parent).parts)
+    ]
     return files, [each for each in others if len(each.parts) <= depth]
 
 
 def _with_guess(path: Path, stems: Sequence[str]) -> str:
     """The name of a file, and the stem that it resembles, if it does."""
+    import difflib  # 7 ms, for one warning
+
     guess = difflib.get_close_matches(path.stem.lower(), stems, 1)
     return f"{path.name} ({guess[0]}?)" if guess else path.name
 

@@ -159,6 +159,18 @@ def test_ctrl_c_before_the_first_step_says_how_to_start_again(
     assert run(tmp_path, tiny())[-1]["step"] == 6
 
 
+def test_ctrl_c_after_the_last_step_is_not_reported_as_before_the_first(tmp_path: Path) -> None:
+    class Teardown(Callback):
+        def teardown(self, *_: Any, **__: Any) -> None:
+            interrupt(None)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(InterruptedRunError, match=r"^interrupted as the run ended; resume with "):
+        run(tmp_path, tiny(), callbacks=[Teardown()])
+    assert signal.getsignal(signal.SIGINT) is before
+    assert run(tmp_path, tiny(), resume=True)[-1]["step"] == 6
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no closed terminals")
 def test_a_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

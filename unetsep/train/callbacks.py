@@ -124,15 +124,17 @@ class Keeper(Callback):
         # until it has saved something itself.
         self.stale = {} if (run / LAST).exists() else best_weights(run)
         self.signals = EndSignals(CHECK_EVERY)
+        self.started = False  # whether the first step has begun
         self.validation_start = 0.0  # seconds, by the monotonic clock
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let signals that ask to end wait for the end of a step."""
         self.signals.listen()
+        self.started = True
 
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
-        """Report Ctrl-C before the first step, and the second one, like the first.
+        """Report Ctrl-C before the first step, after the last, and the second one, like others.
 
         Lightning would end silently.
 
@@ -147,8 +149,9 @@ class Keeper(Callback):
             number = self.signals.number
             if number is None and isinstance(end.__context__, KeyboardInterrupt):
                 self.signals.restore(signal.SIGINT)  # Lightning ignores it from here on
+                when = "as the run ended" if self.started else "before the first step"
                 raise InterruptedRunError(
-                    f"interrupted before the first step; {how_to_resume(self.run)}", signal.SIGINT
+                    f"interrupted {when}; {how_to_resume(self.run)}", signal.SIGINT
                 ) from end
             if not self.signals.immediate or number is None:
                 raise

@@ -142,6 +142,17 @@ def test_the_kit_warns_of_what_training_does_without(
         assert re.match(pattern, message)
 
 
+def test_one_of_many_processes_warns(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NODE_RANK", "1")
+    check(offset)
+    assert not caplog.messages
+    monkeypatch.setenv("NODE_RANK", "0")
+    check(offset)
+    assert len(caplog.messages) == 1
+
+
 def test_a_ratio_in_decibels_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LOSSES, "mine", LossEntry(si_sdr, ""))
     lines = run(tmp_path / "run", tiny(losses=("mine",), max_steps=30, valid_every=30))

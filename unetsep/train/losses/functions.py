@@ -9,8 +9,9 @@ distances and makes the estimate real, so a loss takes three real arrays of one 
 
 ``|Y - Y^|^2`` is then ``(in_phase - estimate)^2 + quadrature^2``. Clips are scaled so that
 their mixture has unit power in each bin on average. Shapes are ``(..., bins, frames)`` with
-any leading axes (batch, stems, channels); the result is a scalar. Every loss is a mean over
-frames of values that depend on one frame each, so it can be evaluated block by block.
+any leading axes (batch, stems, channels); the result is a scalar. Every loss here is a mean over
+frames of values that depend on one frame each, so its blocks can be evaluated one by one. Users'
+own need not be: see `unetsep.train.losses.own.check`.
 
 Equation numbers are those of the comparison of losses that unetsep reproduces: Y. Tang,
 "Comparing Different Spectral Losses of a U-Net Based Audio Source Separation System",

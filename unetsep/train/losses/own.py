@@ -251,7 +251,11 @@ def check(
             raise ValueError(f"the loss {label} {problem}")
 
     def expect(holds: bool, surprise: str) -> None:
-        if not holds:
+        if holds:
+            return
+        from ..logs import is_main_process  # imports Lightning: seconds
+
+        if is_main_process():
             logger.warning("the loss %s %s", label, surprise)
 
     value = function(estimate, in_phase, quadrature)
@@ -294,7 +298,8 @@ def _check_means(function: Any, parts: tuple[Tensor, ...], value: float, expect:
             abs(mean - value) <= 1e-3 * abs(value),
             f"is not the mean of its values for {kind} ({value:.4g} of all, {mean:.4g} of halves):"
             f" CPUs train with its mean over {BLOCK_FRAMES} frames of one clip at a time, GPUs "
-            "with that of a whole batch",
+            "with its value for a whole batch; steps are scaled for the former, so a sum has a "
+            "gradient on GPUs that is too large by the number of these blocks, such as 64",
         )
 
 

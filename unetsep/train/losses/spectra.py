@@ -165,8 +165,9 @@ def _write_rotated(
 class BlockwiseLoss(torch.autograd.Function):
     """Masks and loss from logits, in blocks of frames that fit a CPU's cache.
 
-    Value and gradient equal those of the loss of ``masks * mixture`` over the whole batch, in
-    a quarter of the time: full-size intermediate arrays are never written to memory.
+    Value and gradient are means over the blocks. For a loss that is a mean over frames and clips,
+    they equal those of the loss of ``masks * mixture`` over the whole batch, in a quarter of the
+    time: full-size intermediate arrays are never written to memory.
     """
 
     @staticmethod

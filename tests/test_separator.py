@@ -669,7 +669,7 @@ def test_a_wiener_filter_delays_a_stream_as_its_docstring_says(
 
     def blocks() -> Iterator[np.ndarray]:
         nonlocal taken
-        for _ in range(150):
+        for _ in range(80):
             taken += 22_050
             yield music(0.5)
             lags.append(taken - given)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 import unetsep.audio.ffmpeg
 import unetsep.audio.reader
@@ -12,7 +14,7 @@ from tests.audio.test_ffmpeg import convert
 from tests.audio.test_reader import read
 from tests.files import cut, damage
 from tests.programs import script
-from tests.signals import RATE
+from tests.signals import RATE, music
 from unetsep.audio.ffmpeg import FfmpegDecoder
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
@@ -31,13 +33,28 @@ STOPPING = [name for name in SONGS if not name.startswith("a.o")]
 SECONDS = 12
 
 
-@pytest.fixture
-def encoded(song, need_ffmpeg):
-    def encode(name: str) -> Path:
+@pytest.fixture(scope="module")
+def contents(need_ffmpeg, tmp_path_factory):
+    """The bytes of a song by its name, encoded once for all tests."""
+
+    @functools.cache
+    def encode(name: str) -> bytes:
+        source = tmp_path_factory.mktemp("songs") / "s.wav"
         rate = 48_000 if name == "a.opus" else RATE
-        return convert(need_ffmpeg, song("s.wav", seconds=SECONDS, rate=rate), name, *SONGS[name])
+        soundfile.write(source, music(SECONDS, rate).T, rate)
+        return convert(need_ffmpeg, source, name, *SONGS[name]).read_bytes()
 
     return encode
+
+
+@pytest.fixture
+def encoded(contents, tmp_path):
+    def copy(name: str) -> Path:
+        path = tmp_path / name
+        path.write_bytes(contents(name))
+        return path
+
+    return copy
 
 
 def read_with_warnings(path: Path, **options: object) -> tuple[np.ndarray, list[str]]:

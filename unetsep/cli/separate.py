@@ -417,9 +417,12 @@ def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
     if options.verbose:
         names = ", ".join(separator.name for separator in separators)
         first = separators[0]
+        where = f"{first.device.type}, {first.precision}, {torch.get_num_threads()} threads, "
+        if options.engine == "ray":  # each slot has its own
+            where = ""
         console.print(
-            f"Loaded {names} in {time.perf_counter() - start:.2f} s; {first.device.type}, "
-            f"{first.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+            f"Loaded {names} in {time.perf_counter() - start:.2f} s; {where}torch "
+            f"{torch.__version__}"
         )
     return separators
 

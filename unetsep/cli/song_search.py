@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
+from ..errors import UnetsepError
 from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url, track_name
 from ..library.log import failed_lines, failed_songs, find_logs, last_lines
 from ..library.records import outputs_in
@@ -76,7 +77,13 @@ class SongSearch:
         """
         spool = self.spool
         logs = spool.logs() if spool and spool.output else find_logs(self.output)
-        last = last_lines(_with_log(logs, self.log))
+        logs = _with_log(logs, self.log)
+        if not logs:
+            raise UnetsepError(
+                f"there are no logs in {self.given_output}: --retry-failed reads those of earlier "
+                "runs, name their output folder with -o, or the log with --log"
+            )
+        last = last_lines(logs)
         failed = failed_lines(last)
         places = {_place(source): line for source, line in failed.items()}
         if not failed:

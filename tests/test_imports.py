@@ -35,7 +35,7 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms of training, in the same way.
 TRAIN_FLOORS = [
-    {"config", "graph", "muon", "logs", "children"},
+    {"config", "graph", "muon", "logs", "children", "librosa_modules"},
     {"data", "losses", "schedule", "interruption"},
     {"evaluation", "calibration", "distributed"},
     {"validation", "machine"},

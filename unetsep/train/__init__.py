@@ -17,6 +17,7 @@ validation     SDR of the networks in training
 distributed    many processes
 children       processes that no Ctrl-C reaches
 logs           log lines and curves
+librosa_modules  modules of librosa, which need folders for caches
 data/          from files to clips
 losses/        what is minimised
 evaluation/    scores, reports, figures

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...config import STEMS, ModelConfig
 from ...dsp.arrays import Signal
 from ...dsp.spectrogram import StreamingISTFT, StreamingSTFT
+from ..librosa_modules import librosa_module
 from .stem_sets import rest_of
 from .tracks import TrackAudio
 
@@ -101,8 +102,7 @@ def repet_hpss(audio: TrackAudio) -> dict[str, Signal]:
 
 def _classical_masks(magnitude: Masks, sample_rate: int) -> dict[str, Masks]:
     """A mask ``(bins, frames)`` for each of MUSDB18's stems."""
-    import librosa
-
+    decompose, softmask = librosa_module("decompose"), librosa_module("util").softmask
     bins, frames = magnitude.shape
     background = magnitude
     width = min(int(REPEAT_AFTER * sample_rate / ModelConfig.hop_length), (frames - 1) // 4)
@@ -111,11 +111,10 @@ def _classical_masks(magnitude: Masks, sample_rate: int) -> dict[str, Masks]:
         audible = magnitude + np.float32(1e-8) * magnitude.max()
         background = np.minimum(
             magnitude,
-            librosa.decompose.nn_filter(audible, aggregate=np.median, metric="cosine", width=width),
+            decompose.nn_filter(audible, aggregate=np.median, metric="cosine", width=width),
         )
-    softmask = librosa.util.softmask
     voice = softmask(magnitude - background, VOICE_MARGIN * background, power=2, split_zeros=True)
-    harmonic, percussive = librosa.decompose.hpss(background)
+    harmonic, percussive = decompose.hpss(background)
     drums = softmask(percussive, harmonic, power=2, split_zeros=True)
     low = np.arange(bins)[:, None] * sample_rate / ModelConfig.n_fft < BASS_BELOW
     backing, tonal = 1 - voice, 1 - drums

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from ...config import ModelConfig
+from ..librosa_modules import librosa_module
 from .hearing import hearing_model
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -188,9 +189,7 @@ def perceptual(
 @functools.lru_cache(maxsize=8)
 def mel_filters(config: ModelConfig, device: torch.device, mels: int = MELS) -> Tensor:
     """Mel filters over the network's bins, ``(mels, bins)``, by librosa: O'Shaughnessy's scale."""
-    from librosa.filters import mel
-
-    filters = mel(
+    filters = librosa_module("filters").mel(
         sr=config.sample_rate,
         n_fft=config.n_fft,
         n_mels=min(mels, config.bins // 8),  # more would fall between two bins, and be empty

@@ -150,7 +150,8 @@ def test_a_signal_keeps_its_exit_code_even_if_a_library_hides_it(
 
     monkeypatch.setattr(interrupts, "_number", 0)
     monkeypatch.setattr(cli, "main", main)
-    for name in ("obey_signals", "reopen_closed", "ignore_signals", "undo_all"):
+    steps = ("obey_signals", "reopen_closed", "silence_matplotlib", "ignore_signals", "undo_all")
+    for name in steps:
         monkeypatch.setattr(cli, name, lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli.run()

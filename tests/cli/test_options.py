@@ -282,7 +282,8 @@ def test_names_reach_a_command_unchanged_on_windows(
     monkeypatch.setattr(sys, "argv", ["unetsep", "separate", "Ke$$ha.wav"])
     with monkeypatch.context() as patch:
         patch.setattr(cli, "main", words)
-        for name in ("obey_signals", "reopen_closed", "write_utf8", "undo_all", "ignore_signals"):
+        steps = ("obey_signals", "reopen_closed", "write_utf8", "silence_matplotlib")
+        for name in (*steps, "undo_all", "ignore_signals"):
             patch.setattr(cli, name, lambda: None)
         patch.setattr(cli, "leave", lambda _: None)
         patch.setattr(os, "name", "nt")

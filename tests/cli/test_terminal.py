@@ -138,6 +138,20 @@ def test_a_page_is_written_even_if_stderr_is_full(tmp_path: Path) -> None:
     assert (code, shown) == (0, f"{folder / 'index.html'}: open it in a browser\n")
 
 
+def test_pictures_are_drawn_without_a_word_where_the_home_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    soundfile.write(tmp_path / "vocals.wav", music(0.1).T, RATE)
+    for name in ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "vocals.wav"))
+    words = [sys.executable, "-m", "unetsep", "listen", tmp_path, "--plots", "-q"]
+    done = subprocess.run(words, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(list(tmp_path.glob("*-spectrograms.png"))) == 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the folder")
 def test_a_removed_working_folder_gets_a_message_of_one_sentence(
     tmp_path: Path, tiny_model: Path

@@ -34,7 +34,14 @@ from .errors import Group
 from .interrupts import INTERRUPTED, obey_signals, signal_number
 from .options import COMMANDS
 from .parsing import expanded
-from .startup import leave, raise_broken_pipes, reopen_closed, unset_zero_size, write_utf8
+from .startup import (
+    leave,
+    raise_broken_pipes,
+    reopen_closed,
+    silence_matplotlib,
+    unset_zero_size,
+    write_utf8,
+)
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
@@ -54,6 +61,7 @@ def run() -> None:
         unset_zero_size()
         write_utf8()
         raise_broken_pipes()
+        silence_matplotlib()
         arguments = sys.argv[1:]
         main(expanded(arguments) if os.name == "nt" else arguments)
         code = 0

@@ -7,6 +7,7 @@ import errno
 import functools
 import gc
 import io
+import logging
 import os
 import stat
 import sys
@@ -137,6 +138,11 @@ def unset_zero_size() -> None:
     for name in ("COLUMNS", "LINES"):
         if not os.environ.get(name, "1").strip("0"):
             del os.environ[name]
+
+
+def silence_matplotlib() -> None:
+    """Keep warnings of matplotlib's own logger off stderr, such as of a home that is read-only."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def write_utf8() -> None:

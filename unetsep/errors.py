@@ -75,6 +75,14 @@ class WritingError(AudioError):
         return cls(message, folder, reason)
 
 
+def temporary_folder_error(folder: Path, reason: str) -> UnetsepError:
+    """An error for songs and stems that could not be written to the temporary folder."""
+    return UnetsepError(
+        f"writing to the temporary folder {folder} failed: {reason}; set TMPDIR to a folder with "
+        "room for a song and its stems"
+    )
+
+
 class WeightsError(UnetsepError):
     """A checkpoint that is unknown, missing, damaged or does not fit its config."""
 

@@ -1363,6 +1363,19 @@ def test_a_stem_that_stdout_refuses_is_an_error(song, run_with_pipes, tmp_path):
     assert not log.exists()
 
 
+def test_a_full_temporary_folder_is_named_for_a_song_on_stdin(tmp_path, tiny_model, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("unetsep.cli.pipes.shutil.copyfileobj", fail)
+    result = call("separate", "-m", tiny_model, "-", "-o", tmp_path / "out", input="song")
+    assert result.exit_code == 1
+    assert result.stderr.strip() == (
+        f"Error: writing to the temporary folder {tempfile.gettempdir()} failed: No space left on "
+        "device; set TMPDIR to a folder with room for a song and its stems"
+    )
+
+
 def test_a_song_on_stdin_is_called_stdin_in_reports_logs_and_messages(
     song, run_with_pipes, tmp_path
 ):

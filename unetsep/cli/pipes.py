@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TextIO
 
 from ..audio.decoder import AUDIO_SUFFIXES
-from ..errors import UnetsepError
+from ..errors import UnetsepError, temporary_folder_error
 from ..inputs import as_utf8, from_old_encoding, is_url
+from ..storage import FULL
 from .parsing import path_or_url
 
 # Stands for a standard stream instead of a file.
@@ -30,7 +31,7 @@ def standard_input(songs: Sequence[Path | str]) -> Iterator[Sequence[Path | str]
     Raises
     ------
     UnetsepError
-        If there are other songs, or stdin is closed.
+        If there are other songs, stdin is closed, or the temporary folder is full.
     """
     if STREAM not in songs:
         yield songs
@@ -40,8 +41,13 @@ def standard_input(songs: Sequence[Path | str]) -> Iterator[Sequence[Path | str]
     _require_open(sys.stdin, "stdin")
     with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
         path = Path(folder) / "stdin"
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            with path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise temporary_folder_error(path.parent.parent, os.strerror(error.errno)) from error
         yield [path]
 
 

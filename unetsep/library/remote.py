@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.tags import Tags
-from ..errors import UnetsepError, WritingError
+from ..errors import UnetsepError, WritingError, temporary_folder_error
 from ..files import FileOptions
 from ..inputs import NO_AUDIO, STEMS_ALONE, Input, track_name
 from ..storage import FULL, PREFIX
@@ -251,10 +251,7 @@ class Spool:
             )
             if not str(path).startswith(str(self.folder)) or not reason:
                 raise
-            raise UnetsepError(
-                f"writing to the temporary folder {self.folder.parent} failed: {reason}; set "
-                "TMPDIR to a folder with room for a song and its stems"
-            ) from error
+            raise temporary_folder_error(self.folder.parent, reason) from error
 
     def find(
         self, urls: Iterable[str], output_dir: Path, on_skip: Callable[[Path], None]

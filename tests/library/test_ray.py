@@ -181,6 +181,26 @@ def test_a_cluster_that_does_not_answer_is_reported_at_once(scheme):
             _connect(Cluster(address=address))
 
 
+def test_a_home_without_room_for_a_token_is_named_with_what_helps(monkeypatch, tmp_path):
+    ray = pytest.importorskip("ray")
+    home = tmp_path / "home"
+
+    def init(**_: object) -> None:
+        path.mkdir()
+
+    monkeypatch.setattr(ray, "init", init)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    home.touch()
+    path = home
+    with pytest.raises(UnetsepError, match=r"token in ~/\.ray: .*home.* set RAY_AUTH_MODE"):
+        _connect(Cluster())
+    path = tmp_path / "sessions"
+    path.touch()
+    with pytest.raises(FileExistsError):
+        _connect(Cluster())
+
+
 def test_sigterm_is_handled_by_unetsep_not_by_ray(monkeypatch):
     ray = pytest.importorskip("ray")
     before = signal.getsignal(signal.SIGTERM)

@@ -271,6 +271,13 @@ def _connect(cluster: Cluster) -> Any:
         where = cluster.address or "this machine"
         words = " ".join(str(error).split())
         raise UnetsepError(f"Ray's cluster at {where} cannot be used: {words}") from error
+    except OSError as error:
+        if not Path("~/.ray/auth_token").expanduser().is_relative_to(error.filename or ""):
+            raise
+        raise UnetsepError(
+            f"Ray cannot keep its token in ~/.ray: {error.strerror} ({error.filename}); set "
+            "RAY_AUTH_MODE to token, and RAY_AUTH_TOKEN to a secret of your own"
+        ) from error
     return ray
 
 

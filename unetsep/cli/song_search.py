@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
-from ..errors import UnetsepError
 from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url, track_name
 from ..library.log import failed_lines, failed_songs, find_logs, last_lines
 from ..library.records import outputs_in
@@ -78,16 +77,14 @@ class SongSearch:
         spool = self.spool
         logs = spool.logs() if spool and spool.output else find_logs(self.output)
         logs = _with_log(logs, self.log)
-        if not logs:
-            raise UnetsepError(
-                f"there are no logs in {self.given_output}: --retry-failed reads those of earlier "
-                "runs, name their output folder with -o, or the log with --log"
-            )
         last = last_lines(logs)
         failed = failed_lines(last)
         places = {_place(source): line for source, line in failed.items()}
         if not failed:
-            self.console.print(f"According to the logs in {self.given_output}, no song failed")
+            place = f"the logs in {self.given_output}"
+            if not logs:
+                place += ", where there are none"
+            self.console.print(f"According to {place}, no song failed")
         if sources:
             containers = [source for source in sources if _logged_source(source) in failed]
             others = [source for source in sources if _logged_source(source) not in failed]

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from .audio.formats import CONTAINERS
+from .audio.formats import CONTAINERS, either
 from .audio.tags import Tags, read_tags, stem_label
 from .drives import (
     FORBIDDEN,
@@ -143,7 +143,7 @@ def check_template(template: str, ext: str) -> None:
     suffix = _suffix(template)
     rows = {name: row for name, row in CONTAINERS.items() if suffix in row.suffixes}
     if suffix != "{ext}" and ext not in (row.suffix for row in rows.values()):
-        choice = f", or choose the format {' or '.join(rows)}" if rows else ""
+        choice = f", or choose the format {either([*rows])}" if rows else ""
         raise ValueError(
             f"filename template {template!r} has another suffix than the stems, which are {ext}: "
             f"end it with .{{ext}}{choice}"

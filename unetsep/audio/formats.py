@@ -331,9 +331,9 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
         If the container cannot hold the bit depth.
     """
     if not isinstance(container, str) or container not in CONTAINERS:
-        raise ValueError(f"container must be {_either([*CONTAINERS])}, got {container!r}")
+        raise ValueError(f"container must be {either([*CONTAINERS])}, got {container!r}")
     if bit_depth not in BIT_DEPTHS:
-        raise ValueError(f"bit_depth must be {_either(BIT_DEPTHS)}, got {bit_depth!r}")
+        raise ValueError(f"bit_depth must be {either(BIT_DEPTHS)}, got {bit_depth!r}")
     if bit_depth not in ("auto", *CONTAINERS[container].bit_depths):
         raise _wrong_bit_depth(container, bit_depth)
     if bitrate is None:
@@ -348,7 +348,7 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
         )
     if not CONTAINERS[container].lossy:
         lossy = [name for name, row in CONTAINERS.items() if row.lossy]
-        raise ValueError(f"{container} has no bit rate: choose the format {_either(lossy)}")
+        raise ValueError(f"{container} has no bit rate: choose the format {either(lossy)}")
 
 
 def choose_format(
@@ -410,7 +410,7 @@ def speaker_warnings(path: Path, output: OutputFormat, info: AudioInfo) -> tuple
     if channels <= 2 or CONTAINERS[output.container].names_speakers or is_usual(channels, mask):
         return ()
     usual = layout_name(MASKS.get(channels, 0))
-    alternatives = _either([name for name, row in CONTAINERS.items() if row.names_speakers])
+    alternatives = either([name for name, row in CONTAINERS.items() if row.names_speakers])
     return (
         f"{path}: {output.container} cannot say that its channels are {layout_name(mask)}: most "
         f"programs will play them as {usual}; choose the format {alternatives} to keep them",
@@ -419,16 +419,17 @@ def speaker_warnings(path: Path, output: OutputFormat, info: AudioInfo) -> tuple
 
 def _wrong_bit_depth(container: str, bit_depth: str) -> AudioError:
     depths = CONTAINERS[container].bit_depths
-    holders = _either([name for name, row in CONTAINERS.items() if bit_depth in row.bit_depths])
+    holders = either([name for name, row in CONTAINERS.items() if bit_depth in row.bit_depths])
     if not depths:
         return AudioError(
             f"{container} has no bit depth: leave it at auto, or choose the format {holders}"
         )
     return AudioError(
-        f"{container} holds {_either(depths)} bits, not {bit_depth}: choose the format {holders}"
+        f"{container} holds {either(depths)} bits, not {bit_depth}: choose the format {holders}"
     )
 
 
-def _either(words: Sequence[str]) -> str:
+def either(words: Sequence[str]) -> str:
+    """A list of alternatives, such as ``wav, flac or ogg``."""
     *head, last = words
     return f"{', '.join(head)} or {last}" if head else last

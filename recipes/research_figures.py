@@ -49,7 +49,7 @@ PUBLISHED_AS = {"spleeter": "Spleeter 4stems, masks", "openunmix": "Open-Unmix U
 # Rouard, Massa, Defossez 2023, Table 1: the mean of MUSDB18-HQ's stems, 800 more songs in training.
 HTDEMUCS = 9.0
 PEERS = {
-    "spleeter": "Spleeter 4stems\n25,000 private songs",
+    "spleeter": "Spleeter 4stems, no filter\n25,000 private songs",
     "openunmix": "Open-Unmix UMXHQ\nMUSDB18-HQ",
     "demucs": "HT Demucs\nMUSDB18-HQ, 800 songs",
 }
@@ -94,7 +94,7 @@ def pareto(peers: Any, measures: Any) -> Figure:
     axes.set_xticks([5, 10, 20, 50, 100, 200])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("seconds for a song of three minutes, cold start included (two cores, one run)")
+    axes.set_xlabel("seconds for a song of three minutes, cold (two cores, median of three)")
     axes.set_ylabel("SDR, mean of four stems (dB)")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize=8)

@@ -106,7 +106,7 @@ def test_the_mean_of_two_stems_stands_in_no_column_of_means_of_four() -> None:
 
 def test_the_command_beside_the_table_of_the_readme_scores_each_of_its_models() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    (words,) = re.findall(r"\bby\n`unetsep eval (.+?)`", readme)
+    (words,) = re.findall(r"\bby `unetsep eval (.+?)`", readme)
     # By CONTEXT: click keeps the first help option that a command is asked for.
     values = evaluate.make_context("eval", shlex.split(words), **CONTEXT).params
     choice = ModelChoice(tuple(values["models"]), all_losses=values["all_losses"])

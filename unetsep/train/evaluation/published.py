@@ -105,6 +105,13 @@ PUBLISHED = (
     Published("Open-Unmix UMX", (6.32, 5.73, 5.23, 4.02), FULL, MUSDB, "Open-Unmix README"),
     Published("Open-Unmix UMXHQ", (6.25, 6.04, 5.07, 4.28), HQ, "MUSDB18-HQ", "Open-Unmix README"),
     Published(
+        "Open-Unmix UMXL",
+        (7.21, 7.15, 6.02, 4.89),
+        "MUSDB18 or MUSDB18-HQ test, not said",
+        "private songs",
+        "Open-Unmix README",
+    ),
+    Published(
         "Demucs v1, L1",
         (6.08, 6.25, 5.83, 4.00),
         FULL,

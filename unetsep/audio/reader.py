@@ -134,7 +134,8 @@ class AudioReader:
         self._decoder, self._past_damage = remainder, False
         self._warnings.append(
             f"{self.path} is damaged in places; from {frame / self.info.sample_rate:.2f} s on "
-            "ffmpeg decoded it, since libsndfile could not"
+            "ffmpeg decoded it, since libsndfile could not; what is lost is left out, so what "
+            "follows comes earlier, mostly by 0.1 s a place"
         )
         return True
 
@@ -259,7 +260,7 @@ class AudioReader:
                 raise self._cut_short(self._start + position)
             self._warnings.append(
                 f"{self.path} is damaged in places: {position / rate:.2f} s could be decoded where "
-                f"{expected / rate:.2f} s were expected"
+                f"{expected / rate:.2f} s were expected, so what follows comes earlier"
             )
             return
         if not self._decoder.at_end() and (self._limit is None or position < self._limit):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from .jobs import JobLimits, RefusedError, disk_errors
 
 PIECE = 1 << 20  # bytes that are buffered before they are written
 MAX_FIELDS, FIELD_BYTES = 20, 4096
-NO_BOUNDARY = f"its first line is not its boundary, nor is another in its first {FIELD_BYTES} bytes"
 OVERHEAD = 64 * 1024  # bytes of fields and boundaries around the file
 
 
@@ -68,9 +66,6 @@ class FormReader:
         self.complete = False
         self.pending: list[bytes] = []  # data of the file, not yet written
         self._limit = limit
-        # What precedes the first boundary, which begins a line; None after it.
-        self._preamble: bytes | None = b"\n"
-        self._boundary = b"\n--" + boundary
         self._parts, self._files = 0, 0
         self._name, self._value = b"", b""
         self._header = [b"", b""]  # name and value
@@ -98,21 +93,10 @@ class FormReader:
             If it is not a form, or too large.
         """
         try:
-            self._parser.write(self._without_preamble(data))
+            self._parser.write(data)
         except FormParserError as error:
-            raise _malformed(str(error) if self._parts else NO_BOUNDARY) from error
-
-    def _without_preamble(self, data: bytes) -> bytes:
-        """The data from the first boundary on; any text may precede it (RFC 2046, 5.1.1)."""
-        if self._preamble is None:
-            return data
-        data = self._preamble + data
-        # By RFC 2046 CR LF ends a line; some clients send one of them.
-        text, *rest = re.split(rb"[\r\n](?=%b)" % re.escape(self._boundary[1:]), data, maxsplit=1)
-        if len(text) > FIELD_BYTES:
-            raise _malformed(NO_BOUNDARY)
-        self._preamble = None if rest else text
-        return b"".join(rest)
+            reason = str(error) if self._parts else "its first line is not its boundary"
+            raise _malformed(reason) from error
 
     def _begin(self) -> None:
         self._name, self._value, self._is_file = b"", b"", False
@@ -173,8 +157,7 @@ class FormReader:
             If its end or the file is missing.
         """
         if not self.complete:
-            is_cut = self._preamble is None or self._boundary.startswith(self._preamble)
-            raise _malformed("its end is missing" if is_cut else NO_BOUNDARY)
+            raise _malformed("its end is missing")
         if not self._files:
             raise _malformed("it must hold one file, in the field 'file'")
         if not self.upload.bytes:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .sections import Section, open_bytes
 
+if TYPE_CHECKING:
+    from mutagen.ogg import OggPage
+
 PAGE_HEAD = 27
 LAST_PAGE_BYTES = 1 << 17
-REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def ogg_is_open(path: Path | Section) -> bool:
@@ -34,24 +34,14 @@ def page_bytes(head: bytes) -> int:
     return begin + sum(head[PAGE_HEAD:begin])
 
 
-def with_checksum(page: bytes) -> bytes:
-    """A page with the correct checksum.
+def _read_page(file: BinaryIO) -> OggPage | None:
+    """The page at the position of a file; None if no complete one begins there."""
+    from mutagen.ogg import OggPage, error
 
-    It is the CRC-32 of zlib, but starting from zero, and with the bits of each byte in the
-    opposite order.
-    """
-    blank = page[:22] + bytes(4) + page[26:]
-    raw = zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
-    return page[:22] + struct.pack("<I", int(f"{raw:032b}"[::-1], 2)) + page[26:]
-
-
-def _read_page(file: BinaryIO) -> bytes:
-    """The page at the position of a file, maybe cut off; empty if no page begins there."""
-    head = file.read(PAGE_HEAD)
-    if len(head) < PAGE_HEAD or head[:4] != b"OggS":
-        return b""
-    head += file.read(head[PAGE_HEAD - 1])
-    return head + file.read(sum(head[PAGE_HEAD:]))
+    try:
+        return OggPage(file)
+    except (error, EOFError):
+        return None
 
 
 def set_serial(path: Path, serial: int) -> None:
@@ -61,11 +51,9 @@ def set_serial(path: Path, serial: int) -> None:
     """
     with path.open("r+b") as file:
         while page := _read_page(file):
-            end = file.tell()
-            page = page[:14] + struct.pack("<I", serial & 0x7FFF_FFFF) + page[18:]
-            file.seek(end - len(page))
-            file.write(with_checksum(page)[:PAGE_HEAD])
-            file.seek(end)
+            page.serial = serial & 0x7FFF_FFFF
+            file.seek(-page.size, os.SEEK_CUR)
+            file.write(page.write())
 
 
 def without_pre_skip(source: Path | Section) -> tuple[int, bytes] | None:
@@ -86,11 +74,10 @@ def without_pre_skip(source: Path | Section) -> tuple[int, bytes] | None:
     """
     with open_bytes(source) as file:
         page = _read_page(file)
-    if not page:
+    if not page or not page.packets:
         return None
-    at = PAGE_HEAD + page[PAGE_HEAD - 1]
-    if page[at : at + 8] != b"OpusHead" or len(page) < at + 19:
+    head = page.packets[0]
+    if head[:8] != b"OpusHead" or len(head) < 19:
         return None
-    at += 10
-    (skip,) = struct.unpack_from("<H", page, at)
-    return skip, with_checksum(page[:at] + bytes(2) + page[at + 2 :])
+    page.packets[0] = head[:10] + bytes(2) + head[12:]
+    return int.from_bytes(head[10:12], "little"), page.write()

@@ -14,7 +14,7 @@ from unetsep.audio.tags import Tags
 from unetsep.drives import NameRules
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.inputs import Input
-from unetsep.library.store import UrlPath, public_url
+from unetsep.library.urls import UrlPath, public_url
 from unetsep.paths import (
     TEMPLATE,
     ModelNames,

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import functools
 import os
-import pickle
 import time
 import zipfile
 from datetime import datetime
@@ -18,7 +17,8 @@ import pytest
 from tests.web import Quiet, serving
 from unetsep.errors import UnetsepError
 from unetsep.library import store
-from unetsep.library.store import Store, TransferError, UrlPath, last_name, modified, public_url
+from unetsep.library.file_info import modified
+from unetsep.library.store import Store, TransferError
 
 
 def test_a_folder_has_a_place_in_another_only_on_one_server(monkeypatch):
@@ -189,24 +189,6 @@ def test_dates_that_cannot_be_represented_are_ignored(monkeypatch):
         Store("memory://b").retry("a", "read", busy)
     assert len(pauses) == 1
     assert 0.5 <= pauses[0] <= 1.5
-
-
-def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes(monkeypatch):
-    assert public_url("https://me:word@x.org/a%20b.wav?sig=1#2") == "https://x.org/a%20b.wav"
-    assert public_url("sftp://me:word@x.org/Why? #1.wav") == "sftp://x.org/Why? #1.wav"
-    link = "zip://a@b/c.wav::https://me:word@x.org/songs.zip?sig=1"
-    assert public_url(link) == "zip://a@b/c.wav::https://x.org/songs.zip"
-    assert last_name(link) == "c.wav"
-    assert last_name(link.replace("a@b/c.wav", "")) == "songs.zip"
-    for url in (r"s3://b//a/./b\c.wav", "https://x.org//a.wav", "zip://::s3://bucket/a.zip"):
-        path = UrlPath(url)
-        assert str(path) == str(pickle.loads(pickle.dumps(path))) == url
-        with monkeypatch.context() as patch:  # what divides folders of Windows is a letter there
-            patch.setattr(os, "sep", "\\")
-            assert str(path) == url
-    for url in ("s3://bucket/a/b.wav", "memory://a/b#?.wav", "file:///data/a.wav", "gs://b/c d"):
-        assert public_url(url) == str(UrlPath(url)) == url
-        assert str(UrlPath(url).parent) == url.rpartition("/")[0]
 
 
 def test_colons_in_a_name_are_literal_and_chained_urls_work(tmp_path):

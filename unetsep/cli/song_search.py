@@ -14,7 +14,7 @@ from ..library.log import failed_lines, failed_songs, find_logs, last_lines
 from ..library.records import outputs_in
 from ..library.remote import Spool
 from ..library.shards import Shard
-from ..library.store import READ_ONLY, public_url, split_url
+from ..library.urls import READ_ONLY, public_url, split_url
 from .terminal import Messages
 
 

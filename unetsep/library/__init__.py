@@ -11,5 +11,7 @@ records   what made a song's stems, in a hidden file beside them
 remote    songs and stems at URLs
 stem_uploads  uploads of stems to a store
 store     files at a URL: read, written and renamed, with retries
+file_info  what stores tell of a file: version, time, checksums
+urls      parts of URLs, and URLs without secrets
 log       the outcome of each song of a run, one JSON line for each
 """

@@ -30,23 +30,21 @@ from ..inputs import NO_AUDIO, STEMS_ALONE, Input, track_name
 from ..storage import FULL, PREFIX
 from ..unfinished import register_undo, unregister_undo
 from .claims import STALE, Claim, ClaimedError
+from .file_info import modified, version_of
 from .log import PATTERN, RunLog
 from .records import RECORD_PATTERN, InputFile, parse_entries
 from .songs import Job, Part, Shared
 from .stem_uploads import SpooledRecord, StemUpload
-from .store import (
+from .store import Store, TransferError
+from .urls import (
     LOCAL,
     READ_ONLY,
-    Store,
-    TransferError,
     UrlPath,
     last_name,
-    modified,
     public_url,
     split_links,
     split_url,
     url_below,
-    version_of,
     web_path,
 )
 

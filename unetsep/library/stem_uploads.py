@@ -15,9 +15,10 @@ from typing import Any
 
 from ..errors import UnetsepError
 from ..storage import PREFIX
+from .file_info import modified
 from .records import HALF_REPLACED, Record
 from .songs import Part, Shared
-from .store import Store, modified, name_in
+from .store import Store, name_in
 
 
 class SpooledRecord(Record):

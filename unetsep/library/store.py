@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
-import os
 import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote
 
 from ..audio.staging import FOREIGN_AGE
 from ..errors import UnetsepError, how_to_install
 from ..inputs import real_path
 from ..storage import PREFIX, file_digest, file_sha256
+from .file_info import check_download, modified
+from .urls import (
+    BUCKETS,
+    LOCAL,
+    READ_ONLY,
+    public_url,
+    split_links,
+    split_url,
+    web_path,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
-
-    _Path = Path
-else:  # before Python 3.12 only the concrete class of this system can be subclassed
-    _Path = type(Path())
 
 # Attempts of a transfer, and seconds before the second one; the pause doubles, with jitter, so
 # that twenty machines do not retry at the same moment.
@@ -41,11 +43,6 @@ FAILURES = 5
 PATIENT_STATUS = (408, 429)
 # HTTP statuses of files that do not exist.
 ABSENT_STATUS = (404, 410)
-READ_ONLY = ("http", "https")
-# Schemes of local files.
-LOCAL = ("file", "local")
-# Schemes of stores whose folders are only prefixes of names.
-BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
 
 # Seconds until a web server must answer, and until it must send more of a file.
 CONNECT_TIMEOUT, READ_TIMEOUT = 30.0, 300.0
@@ -81,84 +78,6 @@ def _connection_errors() -> tuple[type[Exception], ...]:
     return (OSError, ClientError)
 
 
-class UrlPath(_Path):
-    """A URL in place of a path, for reports; it cannot be opened."""
-
-    _url = ""  # before Python 3.12 parents are made without __new__
-
-    def __new__(cls, *parts: str | Path) -> UrlPath:
-        """Store the text, too: in buckets ``a//b`` is not ``a/b``."""
-        path = super().__new__(cls, *parts)
-        path._url = "/".join(map(str, parts))
-        return path
-
-    def __reduce__(self) -> tuple[type[UrlPath], tuple[str]]:
-        return UrlPath, (str(self),)
-
-    def __str__(self) -> str:
-        text = self._url
-        if "://" not in text:  # of a parent; in URLs backslashes are letters, even on Windows
-            text = (text or super().__str__()).replace(os.sep, "/")
-        return re.sub(r"^(file|local):/+", r"\1:///", re.sub(r"^(\w[\w+.-]+):/+", r"\1://", text))
-
-
-def split_links(url: str) -> tuple[str, str]:
-    """The first link of a chain, such as ``zip://song.wav::s3://bucket/songs.zip``, and the rest.
-
-    If no URL follows, ``::`` is part of a name, and the rest is empty.
-    """
-    link, colons, links = url.partition("::")
-    return (link, f"{colons}{links}") if "://" in links else (url, "")
-
-
-def split_url(url: str) -> tuple[str, str, str]:
-    """Scheme, place with user and password, and path of a URL.
-
-    On web servers alone ``?`` and ``#`` end the path; elsewhere they are parts of names. For a
-    file within an archive the place is the archive.
-    """
-    link, links = split_links(url)
-    scheme, _, location = link.partition("://")
-    if links:
-        return scheme.lower(), links, f"/{location}"
-    if scheme.lower() in READ_ONLY:
-        location = re.split("[?#]", location, maxsplit=1)[0]
-    place, slash, path = location.partition("/")
-    return scheme.lower(), place, f"{slash}{path}"
-
-
-def public_url(url: str) -> str:
-    """A URL without secrets: user, password, signature."""
-    link, links = split_links(url)
-    if links:
-        return f"{link}::{public_url(links[2:])}"
-    scheme, place, path = split_url(url)
-    return f"{scheme}://{place.rpartition('@')[2]}{path}"
-
-
-def web_path(url: str) -> str:
-    """What follows the server in a URL; a page at http:// may list files at https://."""
-    return url.partition("://")[2].partition("/")[2]
-
-
-def last_name(url: str) -> str:
-    """The last part of a URL's path, decoded; for the top of an archive the archive's name."""
-    scheme, place, path = split_url(url)
-    name = path.rstrip("/").rpartition("/")[2]
-    if not name and (links := split_links(url)[1]):
-        return last_name(links[2:])
-    name = name or place.rpartition("@")[2]
-    return unquote(name) if scheme in READ_ONLY else name
-
-
-def url_below(url: str, name: str) -> str:
-    """The URL of a file in the folder at a URL."""
-    link, links = split_links(url)
-    folder = link.rstrip("/")
-    slashes = "//" if folder.endswith(":") else "/"  # the top of an archive is zip://
-    return f"{folder}{slashes}{name}{links}"
-
-
 class Store:
     """A file or folder at a URL; every call is retried several times.
 
@@ -186,7 +105,7 @@ class Store:
                 f"{how_to_install('remote')}"
             ) from error
         except (ValueError, OSError) as error:  # some file systems connect at once
-            words = _without_query(" ".join(str(error).split()))
+            words = without_secrets(" ".join(str(error).split()))
             raise UnetsepError(f"{self.url} cannot be opened: {words}") from error
         self.root: str = root.rstrip("/")
         self._leftovers: dict[str, list[str]] = {}  # partial files of dead runs, by folder
@@ -283,7 +202,7 @@ class Store:
                     if not getattr(error, "message", words):  # such as too many redirections
                         words = type(error).__name__
                     raise TransferError(
-                        f"{place} could not be {participle}: {_without_query(words)}"
+                        f"{place} could not be {participle}: {without_secrets(words)}"
                     ) from error
             pause = PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
             time.sleep(max(pause, _requested_pause(error)))
@@ -389,7 +308,7 @@ class Store:
 
         def download() -> None:
             self.files.get_file(self.root, str(path))
-            _check_download(path, info)
+            check_download(path, info)
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self.retry("", "downloaded", download)
@@ -560,60 +479,3 @@ def _requested_pause(error: Exception) -> float:
         seconds = int(text) if number else parsedate_to_datetime(text).timestamp() - now
         return min(max(seconds, 0.0), LONGEST_PAUSE)
     return 0.0
-
-
-def _without_query(text: str) -> str:
-    """A message without signatures, users and passwords."""
-    text = re.sub(r"(?<=://)[^\s/@'\"]+@", "", text)
-    return re.sub(r"(\bhttps?://[^\s?'\"]+)\?[^\s'\")]*", r"\1", text)
-
-
-def _check_download(path: Path, info: Mapping[str, Any]) -> None:
-    """Compare a file with its store's size and checksum, if these are known."""
-    size, expected = path.stat().st_size, info.get("size")
-    if expected is not None and size != expected:
-        raise OSError(f"{size} bytes arrived of {expected}")
-    for name, value in _digests(info):
-        with path.open("rb") as file:
-            digest = file_digest(file, name)
-        if digest != value.hex():
-            raise OSError(f"its {name.upper()} differs from the server's")
-
-
-def _digests(info: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Checksums of a whole file, from Google's store and HTTP; an ETag may not be one."""
-    pairs = [("md5", str(info.get(name) or "")) for name in ("md5Hash", "Content-MD5")]
-    for part in str(info.get("Digest") or "").split(","):
-        name, _, value = part.strip().partition("=")
-        algorithm = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}.get(name.lower())
-        if algorithm:
-            pairs.append((algorithm, value))
-    for name, value in pairs:
-        with contextlib.suppress(binascii.Error, ValueError):
-            if value:
-                yield name, base64.b64decode(value, validate=True)
-
-
-def version_of(info: Mapping[str, Any]) -> str | None:
-    """A value that changes with the content; None if the store has none."""
-    keys = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "updated")
-    return next((str(info[key]) for key in (*keys, "created") if info.get(key)), None)
-
-
-def modified(info: Mapping[str, Any]) -> float | None:
-    """Time of a file's last change, in seconds since 1970."""
-    keys = ("LastModified", "Last-Modified", "mtime", "updated", "last_modified", "created")
-    value = next((info[key] for key in keys if info.get(key)), None)
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        if isinstance(value, str):
-            iso = re.match(r"\d{4}-\d\d-\d\d", value)
-            value = (
-                datetime.fromisoformat(value.replace("Z", "+00:00"))
-                if iso
-                else parsedate_to_datetime(value)
-            )
-        if isinstance(value, datetime):
-            aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
-            return aware.timestamp()
-        return None if value is None else float(value)
-    return None

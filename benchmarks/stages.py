@@ -28,7 +28,7 @@ from typing import Any
 STAGES = {
     "weights": [
         "weights.load:load_checkpoint",
-        "separator:load_checkpoint",
+        "ensemble:load_checkpoint",
         "network.inference:InferenceUNet.__init__",
         "network.guided:InferenceGuided.__init__",
     ],
@@ -39,7 +39,7 @@ STAGES = {
     "resample": ["dsp.resample:StreamResampler.push", "dsp.resample:Residual.push"],
     "STFT": ["dsp.spectrogram:StreamingSTFT.push", "dsp.spectrogram:StreamingSTFT.flush"],
     "network": ["separator:Separator.estimate"],
-    "gate": ["separator:gate_"],
+    "gate": ["ensemble:gate_"],
     "filter": ["dsp.wiener:WienerFilter._refined"],
     "masks": ["dsp.signal_path:SongPass._advance"],
     "inverse STFT": ["dsp.spectrogram:StreamingISTFT.push"],
@@ -53,7 +53,8 @@ STAGES = {
 }
 # Places of a stage in older checkouts, with which this one may be compared.
 OLD_PLACES = {
-    "gate": ["separator:gated"],
+    "weights": ["separator:load_checkpoint"],
+    "gate": ["separator:gated", "separator:gate_"],
     "masks": ["dsp.passes:SongPass._advance", "dsp.song_stream:SongStream._advance"],
 }
 spent: dict[str, float] = defaultdict(float)

@@ -23,6 +23,7 @@ FLOORS = [
     {"audio", "dsp"},
     {"network"},
     {"weights"},
+    {"ensemble"},
     {"separator", "spleeter", "inputs", "listen"},
     {"paths"},
     {"files"},

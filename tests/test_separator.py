@@ -406,11 +406,11 @@ def test_an_apple_gpu_works_for_one_thread_at_a_time(monkeypatch: pytest.MonkeyP
     separator = Separator(small_network(), device="cpu")
     spectrum = torch.zeros(2, 64, SMALL.bins, dtype=torch.complex64).mT
     held: list[bool] = []
-    watch = separator._networks[0].register_forward_pre_hook
+    watch = separator._ensemble.networks[0].register_forward_pre_hook
     watch(lambda *_: held.append(devices._mps_lock.locked()))
     separator.estimate(spectrum)
     lock = devices.device_lock
-    monkeypatch.setattr("unetsep.separator.device_lock", lambda _: lock(torch.device("mps")))
+    monkeypatch.setattr("unetsep.ensemble.device_lock", lambda _: lock(torch.device("mps")))
     separator.estimate(spectrum)
     assert held == [False, True]
     assert not devices._mps_lock.locked()

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from tests.commands import call
-from unetsep import separator as separator_module
+from unetsep import ensemble
 from unetsep.config import ModelConfig
 from unetsep.files import FileOptions, separate_file
 from unetsep.network.unet import UNet
@@ -111,13 +111,13 @@ def test_a_folder_of_songs_loads_the_model_once(
     for index in range(20):
         soundfile.write(songs / f"{index}.wav", np.zeros((1000, 2)), 44_100)
     loaded = []
-    load = separator_module.load_checkpoint
+    load = ensemble.load_checkpoint
 
     def counted(model: str) -> tuple[UNet, str]:
         loaded.append(model)
         return load(model)
 
-    monkeypatch.setattr(separator_module, "load_checkpoint", counted)
+    monkeypatch.setattr(ensemble, "load_checkpoint", counted)
     result = call("separate", songs, "-o", tmp_path / "out", "-m", tiny_model)
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "out").rglob("*.wav"))) == 80

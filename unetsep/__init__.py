@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from .dsp.arrays import Signal
     from .dsp.segments import Estimate, SegmentPool
     from .dsp.song_stream import Progress, Selection, SongStream
+    from .ensemble import ModelLike
     from .errors import AudioError, CancelledError, UnetsepError, WeightsError, WritingError
     from .files import FileOptions, SeparationReport, separate_file
     from .library.claims import ClaimedError
     from .network.masks import MaskNetwork
-    from .separator import Audio, ModelLike, Separator
+    from .separator import Audio, Separator
     from .weights.load import load_network
     from .weights.manifest import Checkpoint, list_models
     from .weights.model import Model
@@ -36,7 +37,7 @@ _HOMES = {
     "FileOptions": "files",
     "SeparationReport": "files",
     "Separator": "separator",
-    "ModelLike": "separator",
+    "ModelLike": "ensemble",
     "Audio": "separator",
     "Progress": "dsp.song_stream",
     "Selection": "dsp.song_stream",

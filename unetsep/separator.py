@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import itertools
 import numbers
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .config import MAX_CHANNELS, MAX_ITERATIONS, common_config
+from .config import MAX_CHANNELS, MAX_ITERATIONS
 from .dsp.arrays import Signal, as_rate, as_signal, check_finite, regroup
 from .dsp.passes import MAX_PASSES, SongPasses, pass_rates
 from .dsp.segments import SegmentPool
 from .dsp.signal_path import SongPass
 from .dsp.song_stream import Progress, Selection, SongStream, check_progress, push_all
-from .dsp.spectrogram import magnitudes
-from .dsp.threads import OwnThread
+from .ensemble import Ensemble, ModelLike
 from .errors import check_choice
-from .network.build import for_inference
-from .network.devices import choose_precision, device_lock, usable_device
-from .network.inference import InferenceNetwork
-from .network.low_band import fine_inputs
-from .network.masks import MaskNetwork, gate_, ratio_masks
-from .weights.load import load_checkpoint
-from .weights.manifest import model_name
-from .weights.model import Model
+from .network.devices import choose_precision, usable_device
 
 MASK_EXTENSIONS = ("top", "zeros")
-ModelLike = str | Path | MaskNetwork | Model
-"""A model's name, the path of its checkpoint, a network, or a `Model`."""
 Audio = npt.ArrayLike | Tensor
 """An array or tensor, ``(channels, samples)`` or ``(samples,)``."""
 # Small blocks of a stream are joined to this length: few samples cost as much as many.
@@ -106,44 +93,25 @@ class Separator:
         check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
         self.device = usable_device(device)
         self.precision = choose_precision(precision, self.device)
-        models = _as_models(model)
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        # Loading is too little work for more threads, which a fork would lack, too.
-        with OwnThread(1, "loading") as thread:
-            checkpoints = [thread.call(_load, each) for each in models]
-            networks = [network for network, _ in checkpoints]
-            inference = [thread.call(for_inference, each, dtype) for each in networks]
-        # Taken at loading: the file may have changed by the time that stems are recorded.
-        self._hashes = [sha256 for _, sha256 in checkpoints]
-        self._names = [
-            "unnamed" if isinstance(each, MaskNetwork) else model_name(each) for each in models
-        ]
-        self.name = "+".join(self._names)
-        self.config = common_config([network.config for network in networks], self.name)
+        self._ensemble = Ensemble(model, self.device, dtype)
+        self.device, self.name = self._ensemble.device, self._ensemble.name
+        self.config = self._ensemble.config
         self.overlap = self.config.overlap if overlap is None else as_overlap(overlap)
         self.mask_extension = mask_extension
         iterations = self.config.wiener if wiener is None else wiener
         self.wiener = as_count("wiener", iterations, 0, MAX_ITERATIONS)
         self.gate_db = self.config.gate_db if gate else None
         self.passes = as_count("passes", passes, 1, MAX_PASSES)
-        with device_lock(self.device):
-            self._networks = [each.to(self.device) for each in inference]
-        # With its index: the default GPU may differ between threads.
-        self.device = next(self._networks[0].parameters()).device
 
     def __repr__(self) -> str:
         device, precision = str(self.device), self.precision
         return f"Separator({self.name!r}, device={device!r}, precision={precision!r})"
 
-    @functools.cached_property
+    @property
     def checkpoints(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of each model: of its checkpoint, or of a network's weights."""
-        with device_lock(self.device):
-            hashes = [
-                sha256 or _fingerprint(network)
-                for sha256, network in zip(self._hashes, self._networks, strict=True)
-            ]
-        return list(zip(self._names, hashes, strict=True))
+        return self._ensemble.checkpoints
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -379,10 +347,7 @@ class Separator:
         if not isinstance(selection, Selection):
             selection = self.select(selection)
         estimate = self.estimate
-        configs = [network.config for network in self._networks]
-        complete = all(config.complete for config in configs)
-        independent = all(config.independent for config in configs)
-        if independent and not self.wiener:  # the filter needs all stems
+        if self._ensemble.independent and not self.wiener:  # the filter needs all stems
             estimate = functools.partial(self.estimate, wanted=selection.stems)
         songs = [
             SongPass(
@@ -394,7 +359,7 @@ class Separator:
                 overlap=self.overlap,
                 extend=self.mask_extension == "top",
                 wiener=self.wiener,
-                complete=complete,
+                complete=self._ensemble.complete,
                 pool=pool,
                 device=self.device if self.device.type == "cuda" else torch.device("cpu"),
             )
@@ -408,7 +373,6 @@ class Separator:
         frames = config.segment_frames - round(self.overlap * config.segment_frames)
         return -(-frames * config.hop_length * sample_rate // config.sample_rate)
 
-    @torch.inference_mode()
     def estimate(self, spectrum: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
         """Final masks of one segment, averaged over models and gated; not yet estimates of stems.
 
@@ -427,29 +391,7 @@ class Separator:
         Tensor
             ``(stems, channels, bins, frames)``, fp32, on the device of ``spectrum``.
         """
-        joint = spectrum.shape[0] == self.config.channels
-        batch = spectrum[None] if joint else spectrum[:, None]
-        batch = batch.expand(-1, self.config.channels, -1, -1)
-        magnitude = magnitudes(batch)
-        total: Tensor | None = None
-        for network in self._networks:
-            # Only real numbers go to the device: not every Apple GPU supports complex ones.
-            inputs = (magnitude, *fine_inputs(batch, network.config))
-            with device_lock(self.device):
-                on_device = [each.to(self.device) for each in inputs]
-                masks: Tensor = network(*on_device, wanted=wanted).to(spectrum.device)
-            masks = masks[0] if joint else masks.mean(dim=2).movedim(0, 1)
-            (masks,) = ratio_masks(masks[None], spectrum[None], network.config)
-            total = masks if total is None else total + masks
-        assert total is not None
-        masks = total / len(self._networks) if len(self._networks) > 1 else total
-        if self.gate_db is not None:
-            # Channels that are separated singly are gated singly.
-            size = len(spectrum) if joint else 1
-            parts = torch.split(masks, size, 1), torch.split(spectrum, size)
-            for shares, mixture in zip(*parts, strict=True):
-                gate_(shares, mixture, self.gate_db)
-        return masks
+        return self._ensemble.estimate(spectrum, wanted, self.gate_db)
 
 
 def _check_blocks(blocks: Iterable[Audio]) -> None:
@@ -462,18 +404,6 @@ def _check_blocks(blocks: Iterable[Audio]) -> None:
             "blocks must be arrays that come one by one, got one array "
             f"{tuple(blocks.shape)}: put it into a list, or use Separator.separate"
         )
-
-
-def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[str | Path | MaskNetwork]:
-    """One model or several as a list, networks without the signal path of a `Model`."""
-    models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
-    if not models:
-        raise ValueError("expected a model or a list of models, got none")
-    for each in models:
-        if not isinstance(each, ModelLike):
-            kind = type(each).__name__
-            raise ValueError(f"a model must be a name, a path or a network, got {kind}")
-    return [each.network if isinstance(each, Model) else each for each in models]
 
 
 def as_overlap(overlap: float) -> float:
@@ -500,17 +430,3 @@ def as_count(name: str, count: int, least: int, most: int) -> int:
     if not isinstance(count, numbers.Integral) or not least <= count <= most:
         raise ValueError(f"{name} must be a whole number from {least} to {most}, got {count!r}")
     return int(count)
-
-
-def _fingerprint(network: InferenceNetwork) -> str:
-    """SHA-256 of a network's config and weights."""
-    digest = hashlib.sha256(network.config.to_json().encode())
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _load(model: str | Path | MaskNetwork) -> tuple[MaskNetwork, str]:
-    """A network, and the SHA-256 of its checkpoint; empty if it has none."""
-    return (model, "") if isinstance(model, MaskNetwork) else load_checkpoint(model)

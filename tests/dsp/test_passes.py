@@ -136,7 +136,7 @@ def test_a_separator_with_other_passes_is_another_one_with_the_same_weights() ->
     once = make_separator(1)
     twice = once.with_passes(2)
     assert (once.passes, twice.passes) == (1, 2)
-    assert twice._networks is once._networks
+    assert twice._ensemble is once._ensemble
     mixture, expected = music(1), make_separator(2)
     for stem, signal in expected.separate(mixture, RATE).items():
         np.testing.assert_array_equal(twice.separate(mixture, RATE)[stem], signal)

@@ -116,7 +116,7 @@ class Crossings(TorchDispatchMode):
 
 def make_meta(separator: Separator) -> tuple[Separator, CountingLink]:
     """A separator on the device meta, whose data cannot be read: waiting for it fails."""
-    for network in separator._networks:
+    for network in separator._ensemble.networks:
         network.to(META)
     separator.device = META
     config = separator.config

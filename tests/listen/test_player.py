@@ -1206,6 +1206,9 @@ def test_states_can_be_seen_in_colours_of_the_user_and_read_in_ours(player: Any)
         pressed = run(player, look % ".lane:nth-child(1) .mute")
         assert pressed[0] != pressed[1]
         assert pressed != run(player, look % ".lane:nth-child(2) .mute")
+        click(player, "#loop")
+        assert pressed == run(player, look % "#loop")
+        assert run(player, "return getComputedStyle($('play')).borderTopWidth") == "1px"
         chosen = run(player, look % "#models input:checked + span")
         assert chosen != run(player, look % "#models input:not(:checked) + span")
         line = run(player, "return getComputedStyle($('volume')).backgroundImage")
@@ -1386,6 +1389,19 @@ def test_more_contrast_makes_lines_and_waves_visible(player: Any) -> None:
     assert [before[1], more[1]] == [False, True]
     assert before[0] != more[0] == "rgb(118, 118, 118)"
     assert before[2] != more[2]
+    for scheme, paper in (("light", [255, 255, 255]), ("dark", [29, 32, 37])):
+        with screen(player, 1280, 900, prefers_contrast="more", prefers_color_scheme=scheme):
+            contrasts = player.execute_script(
+                """
+                return unetsepPlayer.lanes.flatMap(({ surfer }) =>
+                  ["waveColor", "progressColor"].map((name) =>
+                    contrast(surfer.options[name].match(/\\d+/g).map(Number), arguments[0])));
+                """,
+                paper,
+            )
+        assert len(contrasts) == 8
+        assert min(contrasts[::2]) >= 3, scheme
+        assert min(contrasts[1::2]) >= 7, scheme
 
 
 def test_the_page_is_as_large_as_the_browsers_letters(player: Any, page: Path) -> None:

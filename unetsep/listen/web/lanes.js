@@ -31,24 +31,45 @@ function setRange(input, value) {
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const STRONG = matchMedia("(prefers-contrast: more)");
 
-/** A paler version of a colour, opaque: wavesurfer draws the played part over it. */
-function pale(colour) {
-  const paper = DARK.matches ? [29, 32, 37] : [255, 255, 255];
-  const share = STRONG.matches ? 0.75 : 0.4;
-  const mixed = paper.map((p, i) => {
-    const c = parseInt(colour.slice(1 + 2 * i, 3 + 2 * i), 16);
-    return Math.round(share * c + (1 - share) * p);
-  });
-  return `rgb(${mixed.join(" ")})`;
+const rgb = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+const mix = (one, other, share) =>
+  one.map((c, i) => Math.round(share * c + (1 - share) * other[i]));
+
+/** The contrast of two colours by WCAG 2. */
+function contrast(...colours) {
+  const [dark, light] = colours
+    .map((colour) => {
+      const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+      const [r, g, b] = colour.map((c) => linear(c / 255));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+    })
+    .sort((one, other) => one - other);
+  return light / dark;
 }
 
-/** Black or white, whichever is easier to read on a colour, by the contrast of WCAG 2. */
+/**
+ * Colours of a waveform before and after it is played, opaque: wavesurfer draws the second over
+ * the first. Users who ask for contrast get 3 and 7 to 1, by ink mixed in.
+ */
+function waveColours(colour) {
+  const paper = DARK.matches ? [29, 32, 37] : [255, 255, 255];
+  const ink = DARK.matches ? [228, 229, 231] : [35, 38, 43];
+  const strong = (least) => {
+    let share = 1;
+    while (share > 0 && contrast(mix(rgb(colour), ink, share), paper) < least) share -= 0.05;
+    return mix(rgb(colour), ink, share);
+  };
+  const colours = STRONG.matches
+    ? [strong(3), strong(7)]
+    : [mix(rgb(colour), paper, 0.5), rgb(colour)];
+  const [waveColor, progressColor] = colours.map((one) => `rgb(${one.join(" ")})`);
+  return { waveColor, progressColor };
+}
+
+/** Black or white, whichever is easier to read on a colour. */
 function inkOn(colour) {
-  const [r, g, b] = [1, 3, 5]
-    .map((at) => parseInt(colour.slice(at, at + 2), 16) / 255)
-    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-  const luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  return (luminance + 0.05) ** 2 > 0.05 * 1.05 ? "#000000" : "#ffffff";
+  const [black, white] = [0, 255].map((c) => contrast(rgb(colour), [c, c, c]));
+  return black > white ? "#000000" : "#ffffff";
 }
 
 class Lane {
@@ -155,8 +176,7 @@ class Lane {
       barGap: 1,
       barRadius: 1,
     });
-    const colours = { waveColor: pale(stem.colour), progressColor: stem.colour };
-    this.surfer.setOptions({ ...colours, maxPeak: 1 });
+    this.surfer.setOptions({ ...waveColours(stem.colour), maxPeak: 1 });
     this.surfer.load("", [peaks], duration).catch(() => {}); // a later load replaced it
   }
 

@@ -1444,9 +1444,30 @@ def test_choices_wrap_where_no_finger_can_push_them(player: Any) -> None:
             player.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
 
 
-def test_on_paper_no_page_is_covered_by_the_transport(player: Any) -> None:
+def test_fingers_have_large_buttons(player: Any) -> None:
+    small = "return [...document.querySelectorAll('.buttons button')].filter("
+    small += "({ offsetWidth, offsetHeight }) => Math.min(offsetWidth, offsetHeight) < 44).length"
+    player.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        with screen(player, 820, 1180):
+            assert run(player, small) == 0
+            lines = """
+            const range = document.createRange();
+            return [...document.querySelectorAll("h2")].map((title) => {
+              range.selectNodeContents(title.lastChild);
+              return range.getClientRects().length;
+            });
+            """
+            assert run(player, lines) == [1, 1, 1, 1]
+    finally:
+        player.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+def test_on_paper_and_at_high_zoom_no_page_is_covered_by_the_transport(player: Any) -> None:
     position = "return getComputedStyle($('transport')).position"
     assert run(player, position) == "fixed"
+    with screen(player, 683, 384):  # 1366 x 768 at 200 %
+        assert run(player, position) == "static"
     player.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         assert run(player, position) == "static"

@@ -282,19 +282,48 @@ def test_every_key_does_what_the_page_says(player: Any) -> None:
     place = frame(player)
     time.sleep(0.2)
     assert frame(player) == place
+    spoken = "return $('spoken').textContent"
     press(player, "3")
     assert run(player, "return mixer.gain('bass')") == 1
     assert run(player, "return mixer.gain('vocals')") == 0
-    press(player, "3", "m")
+    assert run(player, spoken) == "Solo bass"
+    press(player, "3")
+    assert run(player, spoken) == "Solo bass off"
+    press(player, "m")
     assert run(player, "return engine.volume") == 0
     press(player, "m", Keys.ARROW_DOWN)
     assert run(player, "return engine.volume") == pytest.approx(0.95)
+    assert run(player, spoken) == "Volume 95 %"
     press(player, "l")
     assert run(player, "return engine.loop.start") == pytest.approx(place, abs=1)
+    assert re.fullmatch(r"Loop 0:0\d to 0:0\d", run(player, spoken))
     press(player, "l")
     assert run(player, "return engine.looping") is False
+    assert run(player, spoken) == "Loop off"
     press(player, "c")
     assert run(player, "return engine.model") == 1
+    assert run(player, spoken) == "Model mse"
+
+
+def test_a_loop_is_set_without_dragging_and_says_its_times(player: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    for edge, place in (("start", 2), ("end", 5)):
+        run(player, f"engine.seek({place * RATE}); $('loop-{edge}').focus()")
+        press(player, Keys.ENTER)
+    assert run(player, "return engine.loop") == {"start": 2 * RATE, "end": 5 * RATE}
+    assert run(player, "return $('spoken').textContent") == "Loop 0:02 to 0:05"
+    times = player.find_element(
+        "id", run(player, "return $('loop').getAttribute('aria-describedby')")
+    )
+    assert times.text == "0:02 to 0:05"
+    run(player, "engine.seek(0)")
+    press(player, "]")
+    assert player.find_element("id", "message").text.startswith("No loop: it would be shorter")
+    run(player, f"engine.seek({RATE})")
+    press(player, "]")
+    assert times.text == "0:00 to 0:01"
+    assert player.find_element("id", "message").text == ""
 
 
 def save(driver: Any, folder: Path, name: str) -> np.ndarray:
@@ -883,6 +912,28 @@ def test_arrows_on_the_position_move_by_seconds(player: Any) -> None:
     assert run(player, "return engine.volume") == 0.99
 
 
+def test_a_position_in_focus_is_not_read_every_second_while_the_song_plays(player: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    run(
+        player,
+        """
+        $("position").focus();
+        window.changes = { position: 0, clock: 0 };
+        const seen = { attributeFilter: ["aria-valuetext"], childList: true };
+        for (const id of ["position", "clock"])
+          new MutationObserver(() => changes[id]++).observe($(id), seen);
+        engine.play();
+        """,
+    )
+    wait(player, f"unetsepPlayer.engine.frame > {1.2 * RATE}")
+    assert run(player, "return changes.position") == 0
+    assert run(player, "return changes.clock") == 1
+    press(player, Keys.ARROW_RIGHT)
+    assert run(player, "return $('position').ariaValueText").startswith("0:06")
+    run(player, "engine.pause()")
+
+
 @pytest.mark.parametrize("modifiers", ["altKey", "altKey ctrlKey"])  # macOS, Windows
 def test_brackets_that_need_another_key_set_the_loop(player: Any, modifiers: str) -> None:
     typed = (
@@ -1234,7 +1285,7 @@ def test_a_drag_selects_no_text_in_safari_either() -> None:
 def test_only_messages_are_announced_automatically(player: Any) -> None:
     live = "output, progress, [aria-live], [role=status], [role=alert], [role=log], [role=timer]"
     ids = f"return [...document.querySelectorAll('{live}')].map((element) => element.id)"
-    assert run(player, ids) == ["message"]
+    assert run(player, ids) == ["message", "spoken"]
 
 
 def test_the_play_button_says_what_it_does_and_is_not_pressed_as_well(player: Any) -> None:
@@ -1289,6 +1340,11 @@ def test_letters_and_digits_can_be_switched_off_as_keys(player: Any, page: Path)
     assert frame(player) == 5 * RATE
     open_page(player, page)
     assert not run(player, "return $('keys').checked")  # as it was left
+    press(player, Keys.ARROW_DOWN)
+    assert run(player, "return engine.volume") == 1
+    run(player, "$('position').focus()")
+    press(player, Keys.ARROW_UP)
+    assert frame(player) == 5 * RATE
     run(player, "$('keys').click()")
     open_page(player, page)
     assert run(player, "return $('keys').checked")

@@ -21,6 +21,11 @@ function panText(pan) {
   return share === 0 ? "centre" : `${share} % ${pan < 0 ? "left" : "right"}`;
 }
 
+/** Set a text; one that stays the same must not be announced again. */
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 /** Set a slider, and the length of the line from its left end to the knob. */
 function setRange(input, value) {
   input.value = value;
@@ -108,10 +113,12 @@ class Lane {
     return button;
   }
 
+  /** Switch mute or solo, and return that in words. */
   toggle(setting) {
     const stem = this.mixer.stem(this.name);
     stem[setting] = !stem[setting];
     this.actions.mixed();
+    return `${setting === "solo" ? "Solo" : "Mute"} ${this.name}${stem[setting] ? "" : " off"}`;
   }
 
   slider(setting, label, min, max, say) {

@@ -3,6 +3,7 @@
 
 const PLAY = "M8 5.5v13l11-6.5z";
 const PAUSE = "M7 5h4v14H7zm6 0h4v14h-4z";
+const TOO_SHORT = "No loop: it would be shorter than 0.1 seconds";
 
 function clock(seconds) {
   const total = Math.floor(seconds);
@@ -107,7 +108,7 @@ class Page {
   show(index, name) {
     const { song } = this;
     this.say("");
-    $("transport").inert = false;
+    for (const id of ["transport", "edges"]) $(id).inert = false;
     this.model = null;
     $("title").textContent = name;
     document.title = name;
@@ -205,15 +206,32 @@ class Page {
   /** Loop a span; playback moves to its start unless it is inside already. */
   setLoop(loop) {
     const shortest = Math.round(0.1 * this.song.sampleRate);
-    if (loop.end - loop.start < shortest) return this.update();
+    if (loop.end - loop.start < shortest) {
+      this.update();
+      return this.say(TOO_SHORT);
+    }
+    if ($("message").textContent === TOO_SHORT) this.say("");
     const { frame } = this.engine;
     const outside = frame < loop.start || frame >= loop.end;
-    return this.engine.change({ loop, looping: true }, outside ? loop.start : null);
+    this.engine.change({ loop, looping: true }, outside ? loop.start : null);
+    return `Loop ${this.loopTimes}`;
+  }
+
+  get loopTimes() {
+    const { loop } = this.engine;
+    return loop ? `${this.clockAt(loop.start)} to ${this.clockAt(loop.end)}` : "";
+  }
+
+  clockAt(frame) {
+    return clock(frame / this.song.sampleRate);
   }
 
   toggleLoop() {
     const { engine, song } = this;
-    if (engine.loop) return engine.change({ looping: !engine.looping });
+    if (engine.loop) {
+      engine.change({ looping: !engine.looping });
+      return engine.looping ? `Loop ${this.loopTimes}` : "Loop off";
+    }
     const start = Math.min(Math.round(engine.frame), song.length - song.sampleRate);
     const end = Math.min(song.length, start + 8 * song.sampleRate);
     return this.setLoop({ start: Math.max(0, start), end });
@@ -255,6 +273,7 @@ class Page {
       engine.loop && engine.looping ? "Save loop" : "Save mix";
     document.body.classList.toggle("looping", engine.looping);
     this.drawLoop(engine.loop);
+    setText($("loop-times"), this.loopTimes);
     this.sayDials();
   }
 
@@ -285,17 +304,25 @@ class Page {
     if (same && tenths === this.tenths) return;
     this.tenths = tenths;
     setRange($("position"), seconds);
-    $("position").setAttribute("aria-valuetext", clock(seconds));
-    $("clock").textContent = `${clock(seconds)} / ${clock(this.engine.duration)}`;
+    // While the song plays, a screen reader would talk over it every second.
+    if (!this.engine.playing || document.activeElement !== $("position")) this.sayPosition();
+    setText($("clock"), `${clock(seconds)} / ${clock(this.engine.duration)}`);
+  }
+
+  sayPosition() {
+    $("position").setAttribute("aria-valuetext", this.clockAt(this.engine.frame));
   }
 
   bind() {
     $("play").addEventListener("click", () => this.togglePlay());
     $("loop").addEventListener("click", () => this.toggleLoop());
+    for (const edge of ["start", "end"])
+      $(`loop-${edge}`).addEventListener("click", () => this.speak(this.edgeLoop(edge)));
     $("save").addEventListener("click", () => this.save());
-    $("position").addEventListener("input", () =>
-      this.engine.seek($("position").value * this.song.sampleRate),
-    );
+    $("position").addEventListener("input", () => {
+      this.engine.seek($("position").value * this.song.sampleRate);
+      this.sayPosition();
+    });
     $("volume").addEventListener("input", () => this.engine.setVolume($("volume").value / 100));
     for (const id of ["speed", "pitch"]) {
       $(id).addEventListener("input", () => this.setDials());
@@ -342,48 +369,67 @@ class Page {
     const bracket = event.altKey && (event.key === "[" || event.key === "]");
     const modified = event.metaKey || ((event.ctrlKey || event.altKey) && !bracket);
     if (!this.engine || modified) return;
-    // Users of speech input, or who often hit a wrong key, can switch letters and signs off.
-    if (event.key.length === 1 && event.key !== " " && !$("keys").checked) return;
     const { target } = event;
     const onButton = target.matches("button, summary, a, [type=checkbox]");
     const onPosition = target === $("position"); // its own arrows move by a millisecond
+    // Users of speech input, or who often hit a wrong key, can switch letters and signs off, and
+    // users who zoom in the arrows that scroll.
+    const optional = /^([^ ]|ArrowUp|ArrowDown)$/u.test(event.key);
+    if (optional && !$("keys").checked && !(onPosition && event.key.length > 1)) return;
     const onInput = target.matches("input") && !onPosition;
     const action = this.action(event, onPosition);
     if (!action || (onButton && event.key === " ") || (onInput && event.key.startsWith("Arrow")))
       return;
     event.preventDefault();
-    // A key that is held down must not toggle repeatedly.
-    if (!event.repeat || event.key.startsWith("Arrow")) action();
+    const isArrow = event.key.startsWith("Arrow");
+    if (event.repeat && !isArrow) return; // a key that is held down must not toggle repeatedly
+    const words = action();
+    if (onPosition && isArrow) this.sayPosition();
+    else this.speak(words);
   }
 
-  /** What a key does, or undefined; on the slider of the position all arrows seek. */
+  /**
+   * What a key does, or undefined; on the slider of the position all arrows seek. The function
+   * returns the new state in words, or nothing where it is heard.
+   */
   action({ key, code, shiftKey }, onPosition = false) {
     const { engine } = this;
-    const step = (shiftKey ? 1 : 5) * this.song.sampleRate;
-    const back = () => engine.seek(engine.frame - step);
-    const forward = () => engine.seek(engine.frame + step);
-    const louder = (by) => engine.setVolume(Math.min(1, Math.max(0, engine.volume + by)));
+    const { models, sampleRate } = this.song;
+    const seek = (by) => () => {
+      engine.seek(engine.frame + by * (shiftKey ? 1 : 5) * sampleRate);
+      return this.clockAt(engine.frame);
+    };
+    const louder = (by) => () => this.setVolume(Math.min(1, Math.max(0, engine.volume + by)));
+    const [back, forward] = [seek(-1), seek(1)];
     // Without Num Lock the number pad has arrows, and with shift digits give other characters.
     const digit = /^Digit([1-9])$/.exec(code) ?? /^([1-9])$/.exec(key);
     if (digit) return () => this.lanes[digit[1] - 1]?.toggle(shiftKey ? "muted" : "solo");
     return {
-      " ": () => this.togglePlay(),
+      " ": () => void this.togglePlay(),
       ArrowLeft: back,
       ArrowRight: forward,
-      ArrowUp: onPosition ? forward : () => louder(0.05),
-      ArrowDown: onPosition ? back : () => louder(-0.05),
+      ArrowUp: onPosition ? forward : louder(0.05),
+      ArrowDown: onPosition ? back : louder(-0.05),
       m: () => this.mute(),
       l: () => this.toggleLoop(),
       "[": () => this.edgeLoop("start"),
       "]": () => this.edgeLoop("end"),
-      c: () => engine.change({ model: (engine.model + 1) % this.song.models.length }),
+      c: () => {
+        engine.change({ model: (engine.model + 1) % models.length });
+        return `Model ${models[engine.model].name || "stems"}`;
+      },
     }[letterOf(key, code)];
   }
 
   mute() {
     if (this.focused) return this.focused.toggle("muted");
     if (this.engine.volume > 0) this.volume = this.engine.volume;
-    return this.engine.setVolume(this.engine.volume > 0 ? 0 : (this.volume ?? 1));
+    return this.setVolume(this.engine.volume > 0 ? 0 : (this.volume ?? 1));
+  }
+
+  setVolume(volume) {
+    this.engine.setVolume(volume);
+    return `Volume ${percent(volume)}`;
   }
 
   async save() {
@@ -405,6 +451,11 @@ class Page {
       this.saving = false;
       $("save").removeAttribute("aria-disabled");
     }
+  }
+
+  /** Tell screen readers what a key did, which others see. */
+  speak(text = "") {
+    $("spoken").textContent = text;
   }
 
   say(text) {

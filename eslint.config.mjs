@@ -5,7 +5,7 @@ const browser = `
   console document fetch localStorage location matchMedia navigator requestAnimationFrame setInterval setTimeout window`;
 const shared = `
   $ album unetsepData loadData bytesOf release Pieces FADE Strips spanAt Deck Mixer Stretcher Engine renderMix make
-  percent setText setRange DARK STRONG Lane WaveSurfer SignalsmithStretch`;
+  percent setText setRange onReset DARK STRONG Lane WaveSurfer SignalsmithStretch`;
 const names = `${browser} ${shared}`.trim().split(/\s+/);
 // The app's page has one script.
 const ofApp = `

@@ -326,6 +326,24 @@ def test_a_loop_is_set_without_dragging_and_says_its_times(player: Any) -> None:
     assert player.find_element("id", "message").text == ""
 
 
+def test_keys_move_and_reset_every_slider_of_a_stem(player: Any) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    for setting, middle in (("pan", 0), ("volume", 1)):
+        value = f"return mixer.stem('drums').{setting}"
+        run(player, f"unetsepPlayer.lanes[1].{setting}.input.focus()")
+        for key, step in ((Keys.ARROW_RIGHT, 0.05), (Keys.ARROW_LEFT, -0.05)):
+            press(player, key)
+            assert run(player, value) == pytest.approx(middle + step)
+            press(player, key, Keys.DELETE)
+            assert run(player, value) == middle
+    pan = player.find_element("css selector", "[aria-label='Pan of drums']")
+    for x, centred in ((30, False), (4, True)):  # a pointer need not hit the centre exactly
+        ActionChains(player).move_to_element_with_offset(pan, x, 0).click().perform()
+        assert run(player, "return mixer.stem('drums').pan === 0") is centred
+
+
 def save(driver: Any, folder: Path, name: str) -> np.ndarray:
     """The mix as it is saved, ``(samples, 2)``."""
     driver.execute_cdp_cmd(

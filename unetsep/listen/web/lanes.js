@@ -33,6 +33,12 @@ function setRange(input, value) {
   input.style.setProperty("--share", (input.value - min) / (max - min));
 }
 
+/** A double click on a slider, or its delete key, resets it. */
+function onReset(input, reset) {
+  input.addEventListener("dblclick", reset);
+  input.addEventListener("keydown", ({ key }) => /^(Delete|Backspace)$/.test(key) && reset());
+}
+
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const STRONG = matchMedia("(prefers-contrast: more)");
 
@@ -122,18 +128,19 @@ class Lane {
   }
 
   slider(setting, label, min, max, say) {
-    const input = make("input", { type: "range", "aria-label": label, min, max, step: 0.01 });
-    input.title = `${label}; double click: reset`;
+    const input = make("input", { type: "range", "aria-label": label, min, max, step: 0.05 });
+    input.title = `${label}; double click or delete key: reset`;
     const set = (value) => {
       this.mixer.stem(this.name)[setting] = value;
       this.actions.mixed();
     };
-    // The centre of the pan is hard to hit.
+    // The centre of the pan is hard to hit with a pointer, and keys must leave it.
     input.addEventListener("input", () => {
       const value = Number(input.value);
-      set(setting === "pan" && Math.abs(value) < 0.06 ? 0 : value);
+      const held = input.matches(":active");
+      set(setting === "pan" && held && Math.abs(value) < 0.06 ? 0 : value);
     });
-    input.addEventListener("dblclick", () => set(setting === "pan" ? 0 : 1));
+    onReset(input, () => set(setting === "pan" ? 0 : 1));
     const word = make("span", { text: setting === "pan" ? "Pan" : "Vol" });
     return { input, say, label: make("label", {}, word, input) };
   }

@@ -326,7 +326,7 @@ class Page {
     $("volume").addEventListener("input", () => this.engine.setVolume($("volume").value / 100));
     for (const id of ["speed", "pitch"]) {
       $(id).addEventListener("input", () => this.setDials());
-      $(id).addEventListener("dblclick", () => {
+      onReset($(id), () => {
         $(id).value = id === "speed" ? 100 : 0;
         this.setDials();
       });

@@ -212,6 +212,8 @@ def test_a_phone_can_use_the_app_by_keyboard_alone(
     with screen(page, 390, 844):
         tab_to(page, "Quality")
         words = page.find_element("id", "quality-words")
+        assert words.get_attribute("aria-live") == "polite"
+        assert page.find_element("id", "parts-words").get_attribute("aria-live") is None
         for key, text in (
             ("down", "A little better"),
             ("down", "Every part is less clean"),

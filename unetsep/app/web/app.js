@@ -308,12 +308,14 @@ class App {
   /** Fill a list of choices; the description of the selected one is shown below it. */
   fill(id, choices) {
     const select = $(id);
+    const words = $(`${id}-words`);
     select.replaceChildren(
       ...choices.map(({ name, title }) => make("option", { value: name ?? title, text: title })),
     );
     const say = () => {
-      $(`${id}-words`).textContent = choices[select.selectedIndex].description;
+      words.textContent = choices[select.selectedIndex].description;
     };
+    select.onfocus = () => words.setAttribute("aria-live", "polite"); // silent as the page loads
     select.onchange = say;
     say();
   }

@@ -631,6 +631,14 @@ def test_the_browser_goes_back_from_the_player_to_the_songs(
     assert page.execute_script("return history.length") <= steps + 1
 
 
+def test_an_error_that_begins_with_its_song_names_it_once_and_as_it_is(page: Any) -> None:
+    page.execute_script(ANNOUNCED)
+    for name, error in (("a b.json", "a b.json is not audio"), ("song", "song.mp3 is damaged")):
+        job = {"name": name, "state": "failed", "error": error}
+        page.execute_script("unetsepApp.addRow('Song').show(arguments[0])", job)
+        assert states(page)[name] == announcements(page)[-1] == f"{error}."
+
+
 def test_the_player_stays_closed_after_reloads_and_a_step_forward(
     page: Any, app: LocalApp, songs: list[Path]
 ) -> None:

@@ -51,7 +51,12 @@ const countSongs = (count) => (count === 1 ? "1 song" : `${count} songs`);
 const songWords = (count) => `${countSongs(count)} ${count === 1 ? "was" : "were"}`;
 const sizeWords = (bytes) => `${Number((bytes / 1e6).toPrecision(6))} MB`; // as the app says it
 const percent = (share) => `${Math.floor(100 * share)} %`;
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
+
+/** A text as a sentence; the name of a song that begins it stays as it is. */
+function sentence(text, name = null) {
+  const capital = name && text.startsWith(name) ? text.charAt(0) : text.charAt(0).toUpperCase();
+  return capital + text.slice(1).replace(/\.?$/, ".");
+}
 
 /** The error of an answer of the app: a sentence, and the HTTP status. */
 const failure = (text, status) => Object.assign(new Error(sentence(text)), { status });
@@ -176,7 +181,8 @@ class SongRow {
     if (again) this.addAction("Try again", again, "first");
     this.addAction("Remove", () => this.remove());
     if (hadFocus) this.actions.querySelector("button").focus();
-    this.announceOutcome(`${inSentence(this.name)}: ${text}`);
+    this.page.showQueue();
+    this.announceOutcome(text.startsWith(this.name) ? text : `${inSentence(this.name)}: ${text}`);
   }
 
   /** Announce the outcome of the song. */
@@ -191,7 +197,7 @@ class SongRow {
     if (this.state === "failed" || this.state === "done") return;
     this.rename(job.name);
     this.state = job.state;
-    if (job.state === "failed") this.fail(sentence(job.error));
+    if (job.state === "failed") this.fail(sentence(job.error, job.name));
     else if (job.state === "done") this.finish(job);
     else if (job.state === "queued") this.say(this.waitWords(job.before), 0);
     else this.say(this.runWords(job), job.progress);
@@ -222,7 +228,7 @@ class SongRow {
     for (const [stem, url] of Object.entries(job.stems))
       parts.append(this.addLink(partWords(stem), url, null));
     this.element.append(parts);
-    const notes = job.warnings.map(sentence);
+    const notes = job.warnings.map((text) => sentence(text, job.name));
     if (job.gain_db)
       notes.push(
         `All parts are ${(-job.gain_db).toFixed(1)} dB softer than in the song, so that none distorts.`,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -179,6 +180,7 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     content = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in songs[::-1]]
     page.execute_script(DROP, json.dumps(content))
     until(lambda: "%" in states(page).get("A _b_long one", ""))
+    until(lambda: re.fullmatch(r"\d+ % · unetsep", page.title))
     until(lambda: any("one song is ahead" in state for state in states(page).values()))
     for row in page.find_elements("css selector", ".song"):
         name = row.find_element("tag name", "h3").text
@@ -186,6 +188,7 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     check_look(page)
     page.find_element("css selector", ".song button").click()
     until(lambda: states(page) == {short.stem: "Ready"})
+    assert page.title == "1 ready · unetsep"
     check_look(page)
     page.find_element("link text", "Download all").click()
     zipped = until(lambda: list(downloads.glob("My tune.zip")))

@@ -201,6 +201,7 @@ class SongRow {
     else if (job.state === "done") this.finish(job);
     else if (job.state === "queued") this.say(this.waitWords(job.before), 0);
     else this.say(this.runWords(job), job.progress);
+    this.page.showQueue();
   }
 
   waitWords(before) {
@@ -490,6 +491,10 @@ class App {
   showQueue() {
     $("queue").hidden = !this.rows.length;
     $("drop").classList.toggle("small", this.rows.length > 0);
+    const running = this.rows.find(({ state }) => state === "running");
+    const ready = this.rows.filter(({ state }) => state === "done").length;
+    const news = running?.job.progress ? percent(running.job.progress) : ready && `${ready} ready`;
+    document.title = news ? `${news} · unetsep` : "unetsep";
   }
 
   /** Upload songs one after another, in their order. */

@@ -377,7 +377,11 @@ class App {
       });
     $("close").addEventListener("click", () => $("player").close());
     $("player").addEventListener("close", () => {
-      this.showPlayer("about:blank");
+      // The mix stays for the next time, unless the song is gone or the player could not load.
+      if (this.listened?.job && this.engine) {
+        this.engine.pause();
+        this.engine.context?.suspend(); // an idle one keeps phones awake
+      } else this.showPlayer("about:blank");
       this.listened?.element.querySelector("button").focus();
       if (history.state === PLAYER) history.back();
     });
@@ -387,8 +391,9 @@ class App {
       if (history.state !== PLAYER) $("player").close();
       else if (!$("player").open) history.replaceState(null, ""); // Forward, to a closed player
     });
-    // Keys pressed in the player's frame do not reach this page.
-    $("frame").addEventListener("load", () => {
+    // Keys pressed in the player's frame do not reach this page. Each song has another frame,
+    // whose load event does not bubble.
+    const prepare = () => {
       const inner = $("frame").contentDocument; // null where the browser shows an error
       // Chromium restores the player in its frame on a step of the history.
       if (!$("player").open && inner?.URL !== "about:blank") return this.showPlayer("about:blank");
@@ -396,7 +401,8 @@ class App {
         if (event.key === "Escape") $("player").close();
       });
       if ($("player").open) $("frame").contentWindow.focus();
-    });
+    };
+    $("player").addEventListener("load", prepare, true);
     // Another tab has removed a song; its request may still be on the way.
     window.addEventListener("storage", ({ key, newValue }) => {
       if (key !== KEY) return;
@@ -482,6 +488,7 @@ class App {
     this.rows.splice(place, 1);
     row.element.remove();
     this.save([row.job?.id]);
+    this.unloadPlayer(row);
     const next = this.rows[Math.min(place, this.rows.length - 1)];
     if (next) next.element.querySelector("button, a").focus();
     else $("files").focus();
@@ -640,6 +647,7 @@ class App {
     const { id } = row.job;
     row.job = null;
     this.save([id]);
+    this.unloadPlayer(row);
     row.fail(GONE);
   }
 
@@ -657,15 +665,30 @@ class App {
 
   async listen(row) {
     if (!(await this.check(row)) || $("player").open) return; // after a double click
+    if (this.listened !== row || !this.engine) this.showPlayer(row.job.player.slice(1));
     this.listened = row;
-    this.showPlayer(row.job.player.slice(1));
     history.pushState(PLAYER, "");
+    $("player").setAttribute("aria-label", row.name);
     $("player").showModal();
+    $("frame").contentWindow.focus();
   }
 
-  /** Load the frame by `replace`: setting its `src` would add a step to the history. */
+  /** The engine of the player in the frame, once its song is open. */
+  get engine() {
+    // The document is null where the browser shows an error.
+    return $("frame").contentDocument && $("frame").contentWindow.unetsepPlayer?.engine;
+  }
+
+  /** Load a page in a new frame: in the old one, a step back would show its previous page. */
   showPlayer(url) {
-    $("frame").contentWindow.location.replace(url);
+    const frame = $("frame").cloneNode();
+    frame.src = url;
+    $("frame").replaceWith(frame);
+  }
+
+  /** Let go of the player of a song that is gone. */
+  unloadPlayer(row) {
+    if (this.listened === row && !$("player").open) this.showPlayer("about:blank");
   }
 }
 

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 import unetsep
-from tests.listen.browser import chromium, complaints, requests, screen
+from tests.listen.browser import CONTRASTS, chromium, complaints, requests, screen
 from tests.web import Quiet, serving
 from unetsep.cli import main
 from unetsep.train.evaluation.published import PUBLISHED
@@ -729,3 +729,10 @@ def test_pages_of_each_kind_fit_a_desktop(site: Path, driver: Any) -> None:
     assert {page.parent.name for page in pages} == DESKTOP
     with screen(driver, 1280, 900):
         assert_fit(driver, pages)
+    current = CONTRASTS.replace("h1, h2, h3, p, a, label, button, select", ".md-nav__link--active")
+    for scheme in ("light", "dark"):
+        with screen(driver, 1280, 900, prefers_color_scheme=scheme):
+            driver.get((site / "how-to/listen/index.html").as_uri())
+            contrasts = driver.execute_script(current)
+        assert contrasts
+        assert [each for each in contrasts if each[1] < 4.5] == [], scheme

@@ -20,7 +20,7 @@ import yaml
 
 from tests.signals import RATE, music
 from unetsep.cli import CONTEXT
-from unetsep.cli.options import separate
+from unetsep.cli.options.separate import separate
 from unetsep.library.shards import Shard
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="images and jobs are of Linux")

@@ -29,7 +29,7 @@ from tests.signals import music
 from unetsep.app.server import AppSettings, listen, work_folder
 from unetsep.cli import CONTEXT
 from unetsep.cli.app import AppOptions, has_screen
-from unetsep.cli.options import app as app_command
+from unetsep.cli.options.app import app as app_command
 from unetsep.cli.parsing import build
 from unetsep.errors import UnetsepError
 

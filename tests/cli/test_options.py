@@ -18,9 +18,13 @@ import pytest
 from tests.commands import call
 from unetsep import cli
 from unetsep.audio.formats import BIT_DEPTHS, CONTAINERS
-from unetsep.cli import CONTEXT, main, options
+from unetsep.cli import CONTEXT, main
 from unetsep.cli.evaluate import EvalOptions
-from unetsep.cli.options import separate
+from unetsep.cli.options.app import app
+from unetsep.cli.options.evaluate import compare, evaluate
+from unetsep.cli.options.models import import_spleeter
+from unetsep.cli.options.separate import separate
+from unetsep.cli.options.train import export, train
 from unetsep.cli.other_tools import REMARKS, TRANSLATIONS
 from unetsep.cli.parsing import build, expanded
 from unetsep.cli.sections import SectionedCommand
@@ -53,19 +57,19 @@ def parameter(command: click.Command, name: str) -> click.Parameter:
 @pytest.mark.parametrize(
     ("command", "name", "registry"),
     [
-        (options.separate, "container", CONTAINERS),
-        (options.separate, "bit_depth", BIT_DEPTHS),
-        (options.separate, "device", DEVICES),
-        (options.separate, "precision", PRECISIONS),
-        (options.separate, "mask_extension", MASK_EXTENSIONS),
-        (options.import_spleeter, "band", BINS),
-        (options.evaluate, "device", DEVICES),
-        (options.evaluate, "subset", SUBSETS),
-        (options.evaluate, "metrics", MODES),
-        (options.train, "network", NETWORKS),
-        (options.train, "optimizer", training.OPTIMIZERS),
-        (options.train, "schedule", training.SCHEDULES),
-        (options.train, "precision", ("auto", *training.PRECISIONS)),
+        (separate, "container", CONTAINERS),
+        (separate, "bit_depth", BIT_DEPTHS),
+        (separate, "device", DEVICES),
+        (separate, "precision", PRECISIONS),
+        (separate, "mask_extension", MASK_EXTENSIONS),
+        (import_spleeter, "band", BINS),
+        (evaluate, "device", DEVICES),
+        (evaluate, "subset", SUBSETS),
+        (evaluate, "metrics", MODES),
+        (train, "network", NETWORKS),
+        (train, "optimizer", training.OPTIMIZERS),
+        (train, "schedule", training.SCHEDULES),
+        (train, "precision", ("auto", *training.PRECISIONS)),
     ],
 )
 def test_choices_are_those_of_the_registry(
@@ -76,7 +80,7 @@ def test_choices_are_those_of_the_registry(
     assert sorted(kind.choices) == sorted(registry)
 
 
-@pytest.mark.parametrize("command", [options.separate, options.app, options.evaluate])
+@pytest.mark.parametrize("command", [separate, app, evaluate])
 def test_a_device_may_be_one_of_several_gpus(command) -> None:
     kind = parameter(command, "device").type
     assert kind.convert("cuda:1", None, None) == "cuda:1"
@@ -85,7 +89,7 @@ def test_a_device_may_be_one_of_several_gpus(command) -> None:
             kind.convert(other, None, None)
 
 
-@pytest.mark.parametrize("command", [options.separate, options.evaluate])
+@pytest.mark.parametrize("command", [separate, evaluate])
 def test_passes_go_up_to_the_maximum_of_a_separator(command) -> None:
     kind = parameter(command, "passes").type
     assert isinstance(kind, click.IntRange)
@@ -94,7 +98,7 @@ def test_passes_go_up_to_the_maximum_of_a_separator(command) -> None:
 
 def test_each_kind_of_data_set_has_its_option() -> None:
     for kind in DATASETS.values():
-        option = next(each for each in options.train.params if kind.option in each.opts)
+        option = next(each for each in train.params if kind.option in each.opts)
         assert isinstance(option, click.Option)
         assert option.multiple == kind.repeated
 
@@ -123,23 +127,23 @@ def test_help_texts_name_the_real_defaults_and_choices() -> None:
         "workers": "1 on a CPU, at most 8 with a GPU",
     }
     for name, default in shown.items():
-        option = parameter(options.train, name)
+        option = parameter(train, name)
         assert isinstance(option, click.Option)
         assert f"[default: {default}]" in str(option.help)
-    for command in (options.separate, options.evaluate):
+    for command in (separate, evaluate):
         models = parameter(command, "models")
         assert isinstance(models, click.Option)
         assert f"[default: {manifest().default}]" in str(models.help)
-    filename = parameter(options.separate, "filename")
+    filename = parameter(separate, "filename")
     assert isinstance(filename, click.Option)
     assert f"[default: {TEMPLATE}]" in str(filename.help)
     assert all(f"{{{name}}}" in str(filename.help) for name in FIELDS)
-    assert parameter(options.export, "licence").default == LICENCE
-    assert parameter(options.compare, "metric").metavar == "|".join(METRICS)
-    baselines = parameter(options.evaluate, "baselines")
+    assert parameter(export, "licence").default == LICENCE
+    assert parameter(compare, "metric").metavar == "|".join(METRICS)
+    baselines = parameter(evaluate, "baselines")
     assert isinstance(baselines, click.Option)
     assert baselines.help == f"{', '.join(BASELINES)}; or none."
-    measures = parameter(options.evaluate, "measures")
+    measures = parameter(evaluate, "measures")
     assert isinstance(measures, click.Option)
     named = set(re.findall(r"[\w-]+", str(measures.help)))
     assert {"lsd" if name in BANDS else name for name in MEASURES} < named
@@ -202,10 +206,10 @@ def field_names(kind: type) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("command", "kind", "more"),
     [
-        (options.separate, SeparateOptions, set()),
-        (options.evaluate, EvalOptions, set()),
+        (separate, SeparateOptions, set()),
+        (evaluate, EvalOptions, set()),
         (
-            options.train,
+            train,
             TrainOptions,
             {field.name for field in dataclasses.fields(TrainConfig)}
             | {kind.option.strip("-").replace("-", "_") for kind in DATASETS.values()},
@@ -240,7 +244,7 @@ def test_options_are_assigned_to_fields_by_name() -> None:
 
 
 def test_functions_of_the_command_line_are_short_and_take_few_parameters() -> None:
-    paths = sorted(Path(str(options.__file__)).parent.glob("*.py"))
+    paths = sorted(Path(str(cli.__file__)).parent.rglob("*.py"))
     nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
     assert len(functions) >= 60
@@ -341,8 +345,8 @@ def test_the_list_of_commands_shortens_no_description() -> None:
     ("command", "shared"),
     [
         (separate, {"--help"}),
-        (options.train, {"--quiet", "--help"}),
-        (options.evaluate, {"--help"}),
+        (train, {"--quiet", "--help"}),
+        (evaluate, {"--help"}),
     ],
 )
 def test_each_option_of_long_commands_is_under_one_heading(

@@ -28,7 +28,8 @@ from tests.files import damage
 from tests.signals import RATE, music
 from unetsep.audio.reader import AudioReader
 from unetsep.cli import CONTEXT
-from unetsep.cli.options import evaluate, separate
+from unetsep.cli.options.evaluate import evaluate
+from unetsep.cli.options.separate import separate
 from unetsep.config import STEMS, ModelConfig
 from unetsep.library.log import SCHEMA_FILE
 from unetsep.network.unet import UNet

@@ -15,7 +15,7 @@ import pytest
 
 from unetsep.cli import CONTEXT
 from unetsep.cli.models import ModelChoice
-from unetsep.cli.options import evaluate
+from unetsep.cli.options.evaluate import evaluate
 from unetsep.weights.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 """The ``unetsep`` command: arguments in, messages and exit codes out.
 
-options      every command and its options, on one page
+options      the options of each command
 separate     what ``separate`` does
 song_search  which songs it separates: named, failed, of a shard
 reporter     its messages about each song, and the summary
@@ -32,7 +32,7 @@ from ..unfinished import ignore_signals, undo_all
 from ..version import __version__
 from .errors import Group
 from .interrupts import INTERRUPTED, obey_signals, signal_number
-from .options import COMMANDS
+from .options.commands import COMMANDS
 from .parsing import expanded
 from .startup import (
     leave,

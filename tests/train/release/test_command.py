@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unetsep.cli import CONTEXT
-from unetsep.cli.options import train
+from unetsep.cli.options.train import train
 from unetsep.cli.train import TrainOptions, _model, _parsed
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.build import build

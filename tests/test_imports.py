@@ -19,8 +19,8 @@ PACKAGE = Path(__file__).parent.parent / "unetsep"
 FLOORS = [
     {"errors", "config", "version"},
     {"storage", "locks", "unfinished", "stopwatch"},
-    {"drives"},
-    {"audio", "dsp"},
+    {"drives", "locations"},
+    {"audio", "dsp", "playlists"},
     {"network"},
     {"weights"},
     {"ensemble"},

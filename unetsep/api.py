@@ -26,8 +26,9 @@ from .files import (
     separate_to_arrays,
     with_shown_names,
 )
-from .inputs import Input, as_path
+from .inputs import Input
 from .library.songs import Job, part_for, separate_or_raise
+from .locations import as_path
 from .paths import TEMPLATE, ModelNames, distinct_targets, refuse_existing, with_tags
 from .separator import Audio, Separator
 from .storage import READ_BYTES

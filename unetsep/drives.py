@@ -77,6 +77,19 @@ def path_problem(path: Path) -> str | None:
     return None
 
 
+def real_path(path: Path) -> Path:
+    """The path without links; unlike `Path.resolve` it allows circular links."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a NUL in the name: no such file can exist
+        return path
+
+
+def in_real_folder(path: Path) -> Path:
+    """A file's path without links in its folders; the file itself may be one."""
+    return real_path(path.parent) / path.name
+
+
 def folded(path: Path | str) -> str:
     """A form of a name that is equal for names that any usual file system treats as equal."""
     return unicodedata.normalize("NFC", str(path)).casefold()

@@ -35,7 +35,7 @@ from .dsp.resample import resample_blocks, resampled_length
 from .dsp.segments import SegmentPool, segment_pool
 from .dsp.song_stream import Progress, Selection, push_all
 from .dsp.transfer import StemBlock
-from .inputs import as_path
+from .locations import as_path
 from .paths import TEMPLATE, check_template, refuse_existing
 from .separator import Separator
 

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import errno
 import os
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from urllib.parse import unquote
 
 from .audio.decoder import AUDIO_SUFFIXES
 from .audio.tags import Tags
-from .drives import FileMap, Listings, folded, path_problem
+from .drives import FileMap, Listings, folded, in_real_folder, path_problem, real_path
+from .playlists import PLAYLISTS, playlist_files
 
-PLAYLISTS = (".m3u", ".m3u8")
 # Pictures and texts that lie beside songs; none is audio.
 SIDECARS = {
     ".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".pdf", ".txt", ".nfo", ".log", ".md",
     ".html", ".url", ".cue", ".lrc", ".json", ".md5", ".sfv",
 }  # fmt: skip
-# The scheme has at least two letters: C:/song.wav is not a URL.
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-# URL of a file on this machine; its percent-encoded path follows.
-FILE_URL = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
-# On Windows also the URL of a file on another machine, whose path starts with two slashes.
-SHARE_URL = re.compile(r"file://(?=[^/])", re.IGNORECASE)
-# Encodings of names before UTF-8: on Windows those of windows and of terminals (dir); elsewhere
-# that of western Windows.
-OLD_ENCODINGS = ("mbcs", "oem") if os.name == "nt" else ("cp1252",)
 # Errors of a failing disk, and of a network drive whose server does not answer.
 NO_ANSWER = frozenset(
     (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH)
@@ -109,9 +96,8 @@ def find_inputs(
     for path in paths:
         problem = path_problem(path)
         if problem is None and path.suffix.lower() in PLAYLISTS and path.is_file():
-            of_path = _playlist(path) or [
-                Input(path, path.stem, f"{path} is a playlist without songs")
-            ]
+            files = playlist_files(path)
+            of_path = [Input(file, file.stem, error) for file, error in files]
         elif problem is None and path.is_dir():
             output = _as_searched(real_path(output_dir), real_path(path))
             search = _Search(path, output, on_skip, outputs_in, stems_above)
@@ -176,19 +162,6 @@ def _without_duplicates(songs: Iterable[Input]) -> list[Input]:
     return unique
 
 
-def real_path(path: Path) -> Path:
-    """The path without links; unlike `Path.resolve` it allows circular links."""
-    try:
-        return Path(os.path.realpath(path))
-    except ValueError:  # a NUL in the name: no such file can exist
-        return path
-
-
-def in_real_folder(path: Path) -> Path:
-    """A file's path without links in its folders; the file itself may be one."""
-    return real_path(path.parent) / path.name
-
-
 def _as_searched(output: Path, root: Path) -> Path:
     """The output folder, spelled as in the listings of a search from another folder.
 
@@ -206,68 +179,6 @@ def _as_searched(output: Path, root: Path) -> Path:
     for name in output.parts[depth:]:
         path /= listings.name(path, name)
     return path
-
-
-def _playlist(path: Path) -> list[Input]:
-    """The songs of a playlist, in order."""
-    try:
-        raw = as_utf8(path.read_bytes())
-    except OSError as error:
-        return [Input(path, path.stem, f"{path} cannot be read: {error.strerror}")]
-    # Not splitlines: it splits at characters that names may hold, such as U+2028.
-    lines = re.split(rb"\r\n|\r|\n", raw.removeprefix(codecs.BOM_UTF8))
-    names = [_decoded(line.strip(b" \t"), path.parent) for line in lines]
-    return [_playlist_song(path, name) for name in names if name and not name.startswith("#")]
-
-
-def _decoded(name: bytes, folder: Path) -> str:
-    """A name in a playlist: UTF-8, the bytes of an existing file, or an older encoding."""
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        raw = name.decode(errors="surrogateescape")
-        exists = os.path.exists(folder / raw)  # noqa: PTH110 (no errors)
-        return raw if exists else from_old_encoding(name, folder)
-
-
-def from_old_encoding(name: bytes, folder: Path) -> str:
-    """Decode a name that is not UTF-8, preferably as that of an existing file.
-
-    Parameters
-    ----------
-    name
-        As some program wrote it.
-    folder
-        Folder of the name, unless it is absolute.
-    """
-    texts = [name.decode(encoding, "replace") for encoding in OLD_ENCODINGS]
-    existing = (text for text in texts if os.path.exists(folder / text))  # noqa: PTH110 (no errors)
-    return next(existing, texts[0])
-
-
-def as_utf8(raw: bytes) -> bytes:
-    """Convert a text with a byte order mark of UTF-16 (PowerShell) or UTF-32 to UTF-8."""
-    # The mark of UTF-32 starts with that of UTF-16.
-    if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        return raw.decode("utf-32", "replace").encode()
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return raw.decode("utf-16", "replace").encode()
-    return raw
-
-
-def _playlist_song(playlist: Path, name: str) -> Input:
-    name = without_scheme(name)
-    name = name.replace("\0", "\ufffd")  # from bytes that are not text: no file name has it
-    if URL.match(name):
-        error = f"{playlist} names a URL, {name}: name it on the command line, or download it"
-        return Input(Path(name), Path(name).stem, error)
-    slashed = name.replace("\\", "/")  # written on Windows
-    # The playlist or the file may come from a system that decomposes accents, or one that does not.
-    forms = [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
-    paths = [playlist.parent / each for each in dict.fromkeys([name, slashed, *forms])]
-    existing = (path for path in paths if path_problem(path) is None)
-    path = next(existing, playlist.parent / slashed)
-    return Input(path, path.stem, path_problem(path))
 
 
 class _Search:
@@ -416,56 +327,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError as error:
         return error.errno in NO_ANSWER
-
-
-def as_path(value: str | os.PathLike[str], what: str = "song") -> Path:
-    """A path from an argument of Python code or a command line.
-
-    Parameters
-    ----------
-    value
-        The path.
-    what
-        Name of the argument, for messages.
-
-    Raises
-    ------
-    ValueError
-        If it is empty, a URL of another machine, or not a path.
-    """
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise ValueError(f"{what} must be a path, got {value!r}")
-    if isinstance(value, str):
-        value = without_scheme(value)
-        if is_url(value):
-            raise ValueError(f"{value} is a URL: download it first")
-    return Path(value)
-
-
-def is_url(text: str) -> bool:
-    """Whether a text starts like a URL."""
-    return URL.match(text) is not None
-
-
-def without_scheme(text: str) -> str:
-    """The path of a URL of a file on this machine; any other text unchanged.
-
-    File managers give such URLs when a song is dragged or copied.
-    """
-    windows = os.name == "nt"
-    local = FILE_URL.match(text) or (SHARE_URL.match(text) if windows else None)
-    if local is None:
-        return text
-    path = unquote(text[local.end() :], errors="surrogateescape").replace("\0", "\ufffd")
-    return _windows_path(path, share=local.re is SHARE_URL) if windows else path
-
-
-def _windows_path(path: str, *, share: bool) -> str:
-    """The path after ``file://``; browsers write up to five slashes before a server."""
-    drive = re.match(r"/*(?=[A-Za-z]:)", path)
-    if drive:
-        return path[drive.end() :]
-    return "//" + path.lstrip("/") if share or path.startswith("//") else path
 
 
 def count_kinds(paths: Iterable[Path]) -> str:

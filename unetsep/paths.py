@@ -19,12 +19,14 @@ from .drives import (
     FileMap,
     NameRules,
     folded,
+    in_real_folder,
+    real_path,
     stray_quote,
     without_illegal,
     without_reserved,
 )
 from .errors import AudioError, UnetsepError
-from .inputs import Input, in_real_folder, real_path
+from .inputs import Input
 
 TEMPLATE = "{track}/{stem}.{ext}"
 # For a single file per song: the song without a stem, or all stems together.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import soundfile
 
-import unetsep.inputs
+import unetsep.playlists
 from tests.commands import call
 from tests.signals import RATE, music
 from unetsep.cli.pipes import listed_files
@@ -187,7 +187,7 @@ def test_a_list_in_an_old_encoding_is_read_on_windows(
     # As dir writes it into a pipe: by the encoding of terminals, in which the file is there.
     (tmp_path / "café.wav").touch()
     (tmp_path / "songs.txt").write_bytes("café.wav\r\n".encode("cp850"))
-    monkeypatch.setattr(unetsep.inputs, "OLD_ENCODINGS", ("cp1252", "cp850"))
+    monkeypatch.setattr(unetsep.playlists, "OLD_ENCODINGS", ("cp1252", "cp850"))
     monkeypatch.chdir(tmp_path)
     assert listed_files(tmp_path / "songs.txt") == [Path("café.wav")]
 

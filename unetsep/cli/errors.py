@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ..locations import is_url
 from .interrupts import INTERRUPTED
 from .sections import SectionedCommand
 
@@ -35,7 +36,6 @@ class Group(click.Group):
         """The command that the first argument names; a hint if that is a song, or ``list``."""
         word = args[0]
         if self.get_command(ctx, word) is None and not ctx.resilient_parsing:
-            from ..inputs import is_url
             from ..storage import quoted
 
             if is_url(word):

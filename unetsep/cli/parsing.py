@@ -15,6 +15,7 @@ import click
 
 from ..audio.formats import CONTAINERS, as_bits
 from ..audio.times import as_seconds
+from ..locations import as_path, is_url, without_scheme
 
 if TYPE_CHECKING:
     from ..library.shards import Shard
@@ -140,9 +141,6 @@ def default_filename(container: str, without: str | None) -> str:
 @parameter_type
 def path_or_url(text: str | Path) -> Path | str:
     """A path, or a URL that is not of this machine, unchanged."""
-    # Imports numpy, which help texts do not need.
-    from ..inputs import as_path, is_url, without_scheme
-
     if isinstance(text, str) and is_url(without_scheme(text)):
         return text
     path = as_path(text, "it")  # after the name of the option, which click prints

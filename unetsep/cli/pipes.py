@@ -14,7 +14,8 @@ from typing import TextIO
 
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..errors import UnetsepError, temporary_folder_error
-from ..inputs import as_utf8, from_old_encoding, is_url
+from ..locations import is_url
+from ..playlists import as_utf8, from_old_encoding
 from ..storage import FULL
 from .parsing import path_or_url
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
-from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url, track_name
+from ..inputs import Input, count_kinds, find_inputs, track_name
 from ..library.log import failed_lines, failed_songs, find_logs, last_lines
 from ..library.records import outputs_in
 from ..library.remote import Spool
 from ..library.shards import Shard
 from ..library.urls import READ_ONLY, public_url, split_url
+from ..locations import is_url
+from ..playlists import PLAYLISTS
 from .terminal import Messages
 
 

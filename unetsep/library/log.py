@@ -20,7 +20,8 @@ from typing import Any
 from ..drives import path_problem
 from ..errors import UnetsepError
 from ..files import SeparationReport
-from ..inputs import Input, is_url
+from ..inputs import Input
+from ..locations import is_url
 from ..version import __version__
 from .records import InputFile
 from .songs import Job

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..audio.staging import FOREIGN_AGE
+from ..drives import real_path
 from ..errors import UnetsepError, how_to_install
-from ..inputs import real_path
 from ..storage import PREFIX, file_digest, file_sha256
 from .file_info import check_download, modified
 from .urls import (

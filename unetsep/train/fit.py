@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..errors import is_out_of_memory
-from ..inputs import as_path
+from ..locations import as_path
 from ..network.devices import keep_freed_memory, products
 from .callbacks import Ema, Keeper
 from .config import TrainConfig, TrainingError

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import AudioError
-from ...inputs import as_path
+from ...locations import as_path
 from ...locks import HeldError, held
 from ...storage import FULL, file_sha256, open_atomically, write_atomically
 from ...unfinished import as_they_end

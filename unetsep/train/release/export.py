@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import safe_open
 
 from ...errors import WeightsError
-from ...inputs import as_path
+from ...locations import as_path
 from ...network.guided import Guided
 from ...network.masks import MaskNetwork
 from ...separator import Separator

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import WeightsError
-from ...inputs import as_path
+from ...locations import as_path
 from ...storage import file_sha256, shell_word
 from ...weights.load import carry_guide
 from ...weights.manifest import SUFFIX, Checkpoint, Manifest, add_to_manifest, read_manifest

@@ -26,7 +26,8 @@ from record import RATE, save, seconds, synthesise
 
 from unetsep.audio.reader import AudioReader
 from unetsep.dsp.segments import MAX_WORKERS
-from unetsep.files import FileOptions, separate_file
+from unetsep.file_options import FileOptions
+from unetsep.files import separate_file
 from unetsep.network.devices import keep_freed_memory
 from unetsep.separator import Separator
 

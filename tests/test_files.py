@@ -9,7 +9,8 @@ import soundfile
 from tests.signals import RATE
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
-from unetsep.files import FileOptions, SeparationReport, separate_file
+from unetsep.file_options import FileOptions
+from unetsep.files import SeparationReport, separate_file
 
 
 def test_report_has_plain_values(song, tiny_separator, tmp_path):

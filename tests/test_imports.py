@@ -26,6 +26,7 @@ FLOORS = [
     {"ensemble"},
     {"separator", "spleeter", "inputs", "listen"},
     {"paths"},
+    {"file_options"},
     {"files"},
     {"library"},
     {"app"},
@@ -196,6 +197,13 @@ def test_listening_imports_no_torch(tmp_path: Path) -> None:
     code += "\nassert not code.code"
     assert not imported_by(code) & {"torch", "lightning", "safetensors"}
     assert (tmp_path / "index.html").exists()
+
+
+def test_the_process_that_serves_the_app_imports_no_torch() -> None:
+    pytest.importorskip("uvicorn")
+    modules = modules_after("import unetsep.app.server")
+    assert "unetsep.file_options" in modules
+    assert "torch" not in modules
 
 
 def test_separating_imports_no_training_package() -> None:

@@ -14,7 +14,8 @@ import torch
 from tests.commands import call
 from unetsep import ensemble
 from unetsep.config import ModelConfig
-from unetsep.files import FileOptions, separate_file
+from unetsep.file_options import FileOptions
+from unetsep.files import separate_file
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .dsp.song_stream import Progress, Selection, SongStream
     from .ensemble import ModelLike
     from .errors import AudioError, CancelledError, UnetsepError, WeightsError, WritingError
-    from .files import FileOptions, SeparationReport, separate_file
+    from .file_options import FileOptions
+    from .files import SeparationReport, separate_file
     from .library.claims import ClaimedError
     from .network.masks import MaskNetwork
     from .separator import Audio, Separator
@@ -34,7 +35,7 @@ _HOMES = {
     "AudioInput": "api",
     "BinaryFile": "api",
     "separate_file": "files",
-    "FileOptions": "files",
+    "FileOptions": "file_options",
     "SeparationReport": "files",
     "Separator": "separator",
     "ModelLike": "ensemble",

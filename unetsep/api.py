@@ -17,8 +17,8 @@ import soundfile
 from .dsp.arrays import Signal, as_rate, as_signal, check_finite
 from .dsp.song_stream import Progress
 from .errors import AudioError, UnetsepError, WritingError
+from .file_options import FileOptions
 from .files import (
-    FileOptions,
     SeparationReport,
     SinkOpener,
     StemArrays,

@@ -14,7 +14,7 @@ from unetsep.app.choices import JobChoice, ModelOffer, formats, offered_names, s
 from unetsep.audio.formats import CONTAINERS
 from unetsep.dsp.passes import MAX_PASSES
 from unetsep.errors import AudioError, WeightsError
-from unetsep.files import FileOptions
+from unetsep.file_options import FileOptions
 from unetsep.weights.manifest import add_user_model, list_models
 
 OFFERS = {
@@ -61,7 +61,7 @@ def test_a_long_name_is_cut_to_what_file_systems_take(tmp_path: Path) -> None:
 def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
     choice = JobChoice.from_fields({}, OFFERS)
     assert (choice.offer, choice.passes, choice.player) == (OFFERS["guided"], 1, False)
-    assert FileOptions(**choice.options) == FileOptions()
+    assert choice.options == FileOptions()
     assert JobChoice.from_fields(dict.fromkeys(choices.FIELDS, ""), OFFERS) == choice
     choice = JobChoice.from_fields({"model": "voice", "player": "true", "passes": "2"}, OFFERS)
     assert (choice.offer, choice.passes, choice.player) == (OFFERS["voice"], 2, True)
@@ -87,7 +87,7 @@ def test_fields_mean_what_options_of_the_command_mean(
     fields: dict[str, str], options: dict[str, Any]
 ) -> None:
     choice = JobChoice.from_fields(fields, OFFERS)
-    assert FileOptions(**choice.options) == FileOptions(**options)
+    assert choice.options == FileOptions(**options)
     assert json.loads(json.dumps(choice.to_request())) == choice.to_request()
 
 
@@ -97,7 +97,7 @@ def test_fields_mean_what_options_of_the_command_mean(
         ({"model": "x"}, "there is no model 'x': expected guided, voice"),
         ({"model": "voice", "two_stems": "drums"}, "has no stem 'drums': expected vocals"),
         ({"stems": "drums,piano"}, "has no stem 'piano'"),
-        ({"stems": "drums", "two_stems": "drums"}, "either stems, two_stems or without"),
+        ({"stems": "drums", "two_stems": "drums"}, "choose either without, stems or two_stems"),
         ({"format": "exe"}, "there is no format 'exe': expected wav"),
         ({"bit_depth": "13"}, "there is no bit_depth '13'"),
         ({"bitrate": "loud"}, "'loud' is not a bit rate: expected 192k or 192000"),
@@ -183,7 +183,7 @@ def test_only_the_worker_gets_the_path_of_a_model() -> None:
 
 def test_formats_of_ffmpeg_are_offered_only_with_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choices, "find_ffmpeg", lambda: "/usr/bin/ffmpeg")
-    assert JobChoice.from_fields({"format": "m4a"}, OFFERS).options["container"] == "m4a"
+    assert JobChoice.from_fields({"format": "m4a"}, OFFERS).options.container == "m4a"
     monkeypatch.setattr(choices, "find_ffmpeg", lambda: None)
     with pytest.raises(ValueError, match="there is no format 'm4a': expected wav"):
         JobChoice.from_fields({"format": "m4a"}, OFFERS)

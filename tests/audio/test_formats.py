@@ -25,7 +25,7 @@ from unetsep.audio.formats import (
 )
 from unetsep.audio.writers import quantize
 from unetsep.errors import AudioError
-from unetsep.files import FileOptions
+from unetsep.file_options import FileOptions
 
 RATES = (1000, 8000, 11_025, 16_000, 24_000, 44_100, 48_000, 65_535, 65_537, 88_200, 96_000)
 HIGH_RATES = (192_000, 199_999, 200_000, 200_001, 655_350, 655_360, 1_000_000)

@@ -18,7 +18,8 @@ from unetsep.audio.formats import CONTAINERS
 from unetsep.audio.reader import AudioReader
 from unetsep.audio.tag_writers import write_tags
 from unetsep.audio.tags import Cover, Tags, read_tags, stem_label
-from unetsep.files import FileOptions, separate_file
+from unetsep.file_options import FileOptions
+from unetsep.files import separate_file
 
 # The smallest pictures that players take: a white dot.
 PNG = bytes.fromhex(

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from tests.signals import RATE, music
-from unetsep.files import FileOptions, separate_file
+from unetsep.file_options import FileOptions
+from unetsep.files import separate_file
 from unetsep.separator import Separator
 
 T = TypeVar("T")

@@ -20,7 +20,8 @@ from unetsep.dsp import transfer
 from unetsep.dsp.signal_path import SongPass
 from unetsep.dsp.spectrogram import hann
 from unetsep.dsp.transfer import Download, Link, StemBlock, pack
-from unetsep.files import FileOptions, separate_file
+from unetsep.file_options import FileOptions
+from unetsep.files import separate_file
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 

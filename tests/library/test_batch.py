@@ -13,7 +13,7 @@ import torch
 
 import unetsep.library.batch as batch
 from unetsep.audio.reader import AudioReader
-from unetsep.files import FileOptions
+from unetsep.file_options import FileOptions
 from unetsep.inputs import Input
 from unetsep.library.batch import Listener, choose_songs_at_once, guess_seconds, separate_songs
 from unetsep.library.records import Recipe, Record

@@ -22,7 +22,8 @@ import soundfile
 from tests.commands import call
 from tests.signals import RATE, music
 from unetsep.errors import UnetsepError
-from unetsep.files import FileOptions, SeparationReport
+from unetsep.file_options import FileOptions
+from unetsep.files import SeparationReport
 from unetsep.inputs import Input
 from unetsep.library.batch import Listener, SongOutcome
 from unetsep.library.log import now

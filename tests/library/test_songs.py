@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unetsep.errors import AudioError
-from unetsep.files import FileOptions
+from unetsep.file_options import FileOptions
 from unetsep.inputs import Input
 from unetsep.library.claims import Claim
 from unetsep.library.records import Recipe, Record

@@ -11,10 +11,10 @@ from typing import Any
 from .. import drives
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg_program import find_ffmpeg
-from ..audio.formats import BIT_DEPTHS, CONTAINERS, as_bits, check_choices
-from ..audio.reader import as_excerpt
+from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..config import MAX_RATE, MIN_RATE
 from ..errors import WeightsError
+from ..file_options import FileOptions
 from ..weights import hub
 from ..weights.manifest import (
     check_distinct,
@@ -181,7 +181,7 @@ class JobChoice:
     offer
         The model.
     options
-        Keywords of `unetsep.files.FileOptions`, which imports torch.
+        Excerpt, stems and format.
     passes
         See `unetsep.separator.Separator`.
     player
@@ -189,7 +189,7 @@ class JobChoice:
     """
 
     offer: ModelOffer
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: FileOptions = field(default_factory=FileOptions)
     passes: int = 1
     player: bool = False
 
@@ -210,14 +210,16 @@ class JobChoice:
         name = fields.get("model") or next(iter(offers))
         offer = offers[_one_of("model", name, offers)]
         passes = int(_one_of("passes", fields.get("passes") or "1", PASSES))
-        options = {
+        containers = [row["name"] for row in formats()]
+        options = FileOptions(
             **_selection(fields, offer),
-            **_format(fields),
-            "sample_rate": _whole_number(fields, "sample_rate", MIN_RATE, MAX_RATE, "Hz"),
-            "track": _whole_number(fields, "track", 1, MAX_TRACK),
-        }
-        options["start"], options["duration"] = as_excerpt(
-            fields.get("start") or 0.0, fields.get("duration") or None
+            container=_one_of("format", (fields.get("format") or "wav").lower(), containers),
+            bit_depth=_one_of("bit_depth", fields.get("bit_depth") or "auto", BIT_DEPTHS),
+            bitrate=fields.get("bitrate") or None,
+            sample_rate=_whole_number(fields, "sample_rate", MIN_RATE, MAX_RATE, "Hz"),
+            track=_whole_number(fields, "track", 1, MAX_TRACK),
+            start=fields.get("start") or 0.0,
+            duration=fields.get("duration") or None,
         )
         return cls(offer, options, passes, flag(fields, "player"))
 
@@ -225,7 +227,7 @@ class JobChoice:
         """The values that `unetsep.app.worker.separate` needs."""
         return {
             "model": self.offer.model,
-            "options": self.options,
+            "options": asdict(self.options),
             "passes": self.passes,
             "player": self.player,
         }
@@ -235,25 +237,12 @@ def _selection(fields: Mapping[str, str], offer: ModelOffer) -> dict[str, Any]:
     """Which stems to write."""
     names = [name.strip() for name in fields.get("stems", "").split(",") if name.strip()]
     two_stems, without = fields.get("two_stems") or None, fields.get("without") or None
-    singles = [stem for stem in (two_stems, without) if stem]
-    if bool(names) + len(singles) > 1:
-        raise ValueError("choose either stems, two_stems or without")
-    for stem in [*names, *singles]:
-        if stem not in offer.stems:
+    for stem in [*names, two_stems, without]:
+        if stem not in (None, *offer.stems):
             raise ValueError(
                 f"model {offer.name} has no stem {stem!r}: expected {', '.join(offer.stems)}"
             )
     return {"stems": names or None, "two_stems": two_stems, "without": without}
-
-
-def _format(fields: Mapping[str, str]) -> dict[str, Any]:
-    """In which format to write them."""
-    containers = [row["name"] for row in formats()]
-    container = _one_of("format", (fields.get("format") or "wav").lower(), containers)
-    bit_depth = _one_of("bit_depth", fields.get("bit_depth") or "auto", BIT_DEPTHS)
-    bitrate = as_bits(fields["bitrate"]) if fields.get("bitrate") else None
-    check_choices(container, bit_depth, bitrate)
-    return {"container": container, "bit_depth": bit_depth, "bitrate": bitrate}
 
 
 def _one_of(field: str, value: str, choices: Sequence[str] | Mapping[str, Any]) -> str:

@@ -126,7 +126,8 @@ def separate(
     UnetsepError, ValueError
         If it cannot be separated.
     """
-    from ..files import FileOptions, separate_file
+    from ..file_options import FileOptions
+    from ..files import separate_file
     from ..listen.page import write_page
     from ..listen.songs import Song, order_stems
 

@@ -14,7 +14,8 @@ import torch
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.libsndfile import hide_decoder_chatter
 from ..drives import NameRules
-from ..files import FileOptions, SeparationReport
+from ..file_options import FileOptions
+from ..files import SeparationReport
 from ..inputs import Input
 from ..library.batch import SongOutcome, check_timeout, choose_songs_at_once, separate_songs
 from ..library.log import STDIN, RunLog, check_log, log_path, song_line

@@ -22,7 +22,8 @@ from typing import Any
 from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
 from ..dsp.song_stream import Progress
 from ..dsp.threads import thread_count
-from ..files import FileOptions, SeparationReport
+from ..file_options import FileOptions
+from ..files import SeparationReport
 from ..stopwatch import Stopwatch
 from ..unfinished import TICK, uninterrupted
 from .log import now, song_status

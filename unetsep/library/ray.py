@@ -26,7 +26,8 @@ import torch
 
 from ..dsp.song_stream import Progress
 from ..errors import UnetsepError, how_to_install
-from ..files import FileOptions, SeparationReport
+from ..file_options import FileOptions
+from ..files import SeparationReport
 from ..inputs import Input
 from ..separator import Separator
 from ..unfinished import ENDING, TICK

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.tags import Tags
 from ..errors import UnetsepError, WritingError, temporary_folder_error
-from ..files import FileOptions
+from ..file_options import FileOptions
 from ..inputs import NO_AUDIO, STEMS_ALONE, Input, track_name
 from ..storage import FULL, PREFIX
 from ..unfinished import register_undo, unregister_undo

@@ -15,8 +15,8 @@ from ..audio.targets import check_names, check_targets, explain_writing
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
 from ..errors import NO_THREADS, AudioError, UnetsepError, is_out_of_memory, is_out_of_threads
+from ..file_options import FileOptions
 from ..files import (
-    FileOptions,
     SeparationReport,
     SinkOpener,
     format_for,

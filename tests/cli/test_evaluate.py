@@ -107,7 +107,12 @@ def test_what_cannot_be_scored_is_refused_before_any_work(
     (tmp_path / "two.safetensors").write_bytes(serialize(UNet(config)))
     (tmp_path / "file").write_text("")
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "stems" / "test").mkdir(parents=True)
+    for number in range(2):
+        (tmp_path / "stems" / "test" / f"{number}.stem.mp4").touch()
+    monkeypatch.setitem(sys.modules, "stempeg", None)
     for options, message in (
+        (["--musdb-root", tmp_path / "stems"], "^Error: .*0.stem.mp4 needs stempeg: run pip .*\n$"),
         (["-m", tmp_path / "two.safetensors"], "two cannot be scored: the model estimates voice"),
         (["--estimates", tmp_path / "nothing"], "nothing cannot be scored: .* has no estimates of"),
         (["--estimates", root / "test", "-o", tmp_path / "file" / "out"], "cannot be written"),

@@ -23,7 +23,7 @@ from ..audio.libsndfile import hide_decoder_chatter
 from ..config import STEMS
 from ..errors import UnetsepError, check_choice
 from ..storage import write_atomically
-from ..train.data.musdb import musdb_root
+from ..train.data.musdb import STEM_SUFFIX, import_stempeg, musdb_root
 from ..train.evaluation import report as reports
 from ..train.evaluation import results
 from ..train.evaluation.compare import Difference, scores_folder
@@ -254,6 +254,8 @@ def opening(options: EvalOptions, settings: Settings, name: str, methods: Sequen
 
 def _check_place(settings: Settings, figures: bool, tracks: Sequence[Track]) -> None:
     """Fail before any work if packages are missing or the report cannot be written."""
+    if first := next((t.path for t in tracks if t.path.name.endswith(STEM_SUFFIX)), None):
+        import_stempeg(first)
     if settings.metrics == "museval":
         importlib.import_module("museval.metrics")
     for measure in settings.measures:

@@ -5,9 +5,11 @@ Training takes its songs from here, evaluation its tracks.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ...config import STEMS
@@ -129,6 +131,25 @@ def song_files(path: Path, stems: Sequence[str] = STEMS) -> dict[str, Path]:
     return {stem: files[0] for stem, files in places.items() if files}
 
 
+def import_stempeg(path: Path) -> ModuleType:
+    """The package that reads a ``.stem.mp4`` file.
+
+    Raises
+    ------
+    AudioError
+        If it is not installed, or there is no ffmpeg.
+    """
+    try:
+        return importlib.import_module("stempeg")
+    except RuntimeError as error:  # stempeg looks for ffmpeg when it is imported
+        raise AudioError(
+            f"{path}: reading {STEM_SUFFIX} files needs ffmpeg and ffprobe on PATH: install "
+            "ffmpeg, or use the wav version of MUSDB18"
+        ) from error
+    except ImportError as error:
+        raise AudioError(f"{path} needs stempeg: run {how_to_install('train')}") from error
+
+
 def read_stem_file(
     path: Path, **options: Any
 ) -> tuple[dict[str, npt.NDArray[np.floating[Any]]], int]:
@@ -153,15 +174,7 @@ def read_stem_file(
     AudioError
         If it cannot be read, or there is no ffmpeg to read it.
     """
-    try:
-        import stempeg
-    except RuntimeError as error:  # stempeg looks for ffmpeg when it is imported
-        raise AudioError(
-            f"{path}: reading {STEM_SUFFIX} files needs ffmpeg and ffprobe on PATH: install "
-            "ffmpeg, or use the wav version of MUSDB18"
-        ) from error
-    except ImportError as error:
-        raise AudioError(f"{path} needs stempeg: run {how_to_install('train')}") from error
+    stempeg = import_stempeg(path)
     try:
         audio, rate = stempeg.read_stems(str(path), **options)
     # stempeg raises Warning where ffprobe finds no stream, and trips over its own warning

@@ -33,6 +33,7 @@ from ..train.evaluation.evaluate import Outcome, Settings, evaluate, refusals
 from ..train.evaluation.measures import MEASURES, choose_measures
 from ..train.evaluation.own_songs import find_in_index, find_moisesdb, find_songs, read_pairs
 from ..train.evaluation.scoring import METRICS
+from ..train.evaluation.statistics import COVERAGE, FEWEST
 from ..train.evaluation.stem_sets import check_set
 from ..train.evaluation.tracks import Track, choose_tracks, find_tracks
 from .models import ModelChoice
@@ -308,7 +309,7 @@ def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> lis
 
 
 def print_report(report: reports.EvaluationReport, *, published: bool) -> None:
-    """Print measured tables, notes and, separately, published scores."""
+    """Print measured tables, notes and, if ``published``, where published scores are."""
     out = table_console()
     for title, table in reports.titled_tables(report):
         out.print(_rich(table, title))
@@ -316,16 +317,14 @@ def print_report(report: reports.EvaluationReport, *, published: bool) -> None:
     for note in report.notes:
         out.print(f"Note: {note}")
     if published:
-        out.print("\nPublished elsewhere, SDR on other data: not comparable with the above")
-        out.print(_rich([row[:-1] for row in reports.published_table()], ""))
+        out.print("Published elsewhere, on other data: see report.md")
 
 
 def _rich(rows: list[list[str]], title: str) -> Table:
     head, *body = rows
     table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
     for index, name in enumerate(head):
-        numeric = index and name not in ("test set", "trained on")
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if index else "left", overflow="fold")
     for cells in body:
         table.add_row(*cells)
     return table
@@ -359,16 +358,19 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
         return
     out = table_console()
     names = f"A: {folder_a.name}", f"B: {folder_b.name}"
-    head = ["stem", *names, "B - A [95%]", "B better on", "verdict"]
+    has_intervals = any(math.isfinite(each.gain.low) for each in comparison.differences)
+    gain = f"B - A [{COVERAGE:.0%}]" if has_intervals else "B - A"
+    head = ["stem", *names, gain, "B better on", "verdict"]
     title = MEASURES[metric].title if metric in MEASURES else f"{metric} (dB)"
     out.print(_rich([head, *_rows(comparison.differences)], title))
     for subset, (only_a, only_b) in comparison.alone.items():
         out.print(
-            f"Left out of {subset}: {only_a} tracks with scores of A alone, {only_b} of B alone."
+            f"Left out of {subset}: tracks with scores of A alone ({only_a}), B alone ({only_b})."
         )
     out.print(
-        "B - A: median of the differences per track, with its bootstrap interval; undecided "
-        "where that contains zero, or where signs may be uneven by chance (p > 0.05). "
+        "B - A: median of the differences per track, with its bootstrap interval for "
+        f"{FEWEST} tracks or more; undecided without one, where it contains zero, or where signs "
+        "may be uneven by chance (p > 0.05). "
         "Training seeds also differ; this comparison cannot tell by how much.",
         style="dim",
     )

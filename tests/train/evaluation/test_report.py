@@ -70,8 +70,8 @@ def test_silent_and_failed_tracks_are_counted(report: reports.EvaluationReport) 
     assert report.rows[0].silent == {"vocals": 1}
     assert report.rows[1].failed == ("c",)
     assert len(report.notes) == 2
-    assert "vocals in 1 tracks" in report.notes[0]
-    assert "1 tracks failed" in report.notes[1]
+    assert "vocals in 1 of 3 tracks" in report.notes[0]
+    assert "failed on 1 of 3 tracks" in report.notes[1]
 
 
 def test_published_rows_are_in_a_separate_table_with_their_test_set(

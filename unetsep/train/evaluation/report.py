@@ -135,11 +135,14 @@ class EvaluationReport:
         """What a reader must know about missing scores."""
         notes = []
         for row in self.rows:
+            scored, failed = len(row.tracks), len(row.failed)
             counts = ", ".join(f"{stem} in {n}" for stem, n in row.silent.items())
             if counts:
-                notes.append(f"{row.label}: silent throughout and not scored: {counts} tracks")
-            if row.failed:
-                notes.append(f"{row.label}: {len(row.failed)} tracks failed")
+                notes.append(
+                    f"{row.label}: silent throughout and not scored: {counts} of {scored} tracks"
+                )
+            if failed:
+                notes.append(f"{row.label}: failed on {failed} of {scored + failed} tracks")
         if len(self.sets) > 1:
             notes.append("scores depend on the set of stems: never compare those of two sets")
         return notes

@@ -8,15 +8,18 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from tests.commands import call
 from tests.train.runs import At, make_command_small
 from tests.train.synthetic import MODEL, write, write_musdb
 from unetsep.cli import train as train_commands
+from unetsep.cli.errors import ExtraCommand
 from unetsep.cli.train import UNLIMITED
 from unetsep.config import STEMS
 from unetsep.train import fit as fitting
@@ -456,6 +459,13 @@ for words in (
     told = CliRunner().invoke(main, words.split())
     print(told.exit_code, told.output, sep="|", end="")
 """
+
+
+def test_a_package_that_is_too_old_is_named_with_its_upgrade() -> None:
+    old = ExtraCommand("old", extra="train", callback=lambda: import_module("click.newer"))
+    told = CliRunner().invoke(old)
+    sentence = "which the installed click lacks: run pip install --upgrade click"
+    assert told.output == f"Error: unetsep old needs click.newer, {sentence}\n"
 
 
 def test_without_the_extra_the_message_says_what_to_install() -> None:

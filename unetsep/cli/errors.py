@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -141,7 +142,7 @@ def _is_song(word: str) -> bool:
 
 
 class ExtraCommand(SectionedCommand):
-    """A command that needs the packages of an extra, and names the extra if they are missing.
+    """A command that needs the packages of an extra, and says what to install if one is missing.
 
     Parameters
     ----------
@@ -160,11 +161,15 @@ class ExtraCommand(SectionedCommand):
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
+            package, _, module = (error.name or "").partition(".")
+            if package == __name__.partition(".")[0]:
                 raise  # a bug of unetsep
-            from ..errors import how_to_install
+            if module and find_spec(package):
+                lack = f"which the installed {package} lacks: run pip install --upgrade {package}"
+            else:
+                from ..errors import how_to_install
 
+                lack = f"which is not installed: run {how_to_install(self.extra)}"
             raise click.ClickException(
-                f"unetsep {ctx.info_name} needs {error.name}, which is not installed: run "
-                f"{how_to_install(self.extra)}"
+                f"unetsep {ctx.info_name} needs {error.name}, {lack}"
             ) from error

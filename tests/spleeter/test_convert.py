@@ -173,6 +173,8 @@ def test_an_imported_model_works_like_any_other(tmp_path, home):
     assert list_models()[-1].config["segment_frames"] == 512
     method = model_method(["spleeter-2stems"])  # as `unetsep eval` takes it
     assert method.sha256 == list_models()[-1].sha256
+    colon = Separator("spleeter:2stems", precision="fp32")  # Spleeter's own name
+    assert colon.name == "spleeter-2stems"
     expected = build(read_bundle(FIXTURE / "2stems")).state_dict()
     for name, value in load_network("spleeter-2stems").state_dict().items():
         assert torch.equal(value, expected[name])

@@ -30,6 +30,7 @@ from ..weights.manifest import (
     is_path,
     list_models,
     model_name,
+    unknown_model,
 )
 from .errors import SignalError
 from .terminal import Messages, table_console
@@ -239,7 +240,7 @@ def download(
     unknown = [name for name in names if name not in entries and not is_release(name)]
     if unknown:
         expected = dict.fromkeys((*entries, *SPLEETER))  # some of which may be imported already
-        raise WeightsError(f"there is no model {unknown[0]!r}: expected {', '.join(expected)}")
+        raise WeightsError(unknown_model(unknown[0], list(expected)))
     for name in entries if everything else names:
         entry = entries.get(name)
         if entry is None or (is_release(name) and not everything):

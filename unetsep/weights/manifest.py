@@ -24,6 +24,8 @@ MANIFESTS = (PACKAGE / "weights_manifest.json", PACKAGE.parent / "weights_manife
 SUFFIX = ".safetensors"
 # Names that ``unetsep models download`` accepts besides published ones.
 SPLEETER = ("spleeter-2stems", "spleeter-4stems", "spleeter-5stems")
+# Names and suffixes of other tools' models: htdemucs, UVR-MDX-NET-Inst_HQ_3.onnx, umxhq.
+OTHER_TOOLS = re.compile(r"demucs|mdx|uvr|roformer|^umx|\.(onnx|ckpt|pth?|th|yaml)$", re.IGNORECASE)
 # A manifest in the user's folder, of imported models.
 USER_MANIFEST = "models.json"
 # Columns of a manifest's text; a value that fits is written in one line.
@@ -111,6 +113,7 @@ class Manifest:
 
     def find(self, name: str) -> Checkpoint | None:
         """The checkpoint of a name or alias."""
+        name = _with_hyphens(name)
         if name in self.checkpoints:
             return self.checkpoints[name]
         return next((e for e in self.checkpoints.values() if name in e.aliases), None)
@@ -289,13 +292,32 @@ def find_checkpoint(name: str) -> Checkpoint:
     if entry is None:
         if name and Path(name).is_dir():
             raise WeightsError(why_no_model(Path(name)))
-        release = name.replace(":", "-")  # Spleeter's own names have colons
-        cure = f"; get it by: unetsep models download {release}" if release in SPLEETER else ""
-        raise WeightsError(
-            f"there is no model {name!r}: expected {', '.join(all_models().checkpoints)}, "
-            f"or the path of a {SUFFIX} file{cure}"
-        )
+        names = [*all_models().checkpoints, f"or the path of a {SUFFIX} file"]
+        raise WeightsError(unknown_model(name, names))
     return entry
+
+
+def unknown_model(name: str, expected: Sequence[str]) -> str:
+    """Message about a name that is no model's: a slip, another tool's, one to download."""
+    import difflib
+
+    release = _with_hyphens(name)
+    cure = ""
+    if release.removesuffix("-16khz") in SPLEETER:
+        cure = f"; get it by: unetsep models download {release}"
+    elif OTHER_TOOLS.search(name):
+        cure = (
+            "; models of Demucs, UVR and other tools, and files of other formats, do not run here: "
+            "name no model for the best stems"
+        )
+    elif similar := difflib.get_close_matches(name, expected, n=1):
+        cure = f"; did you mean {similar[0]}?"
+    return f"there is no model {name!r}: expected {', '.join(expected)}{cure}"
+
+
+def _with_hyphens(name: str) -> str:
+    """Our name for a name of Spleeter's own, such as ``spleeter:4stems-16kHz``."""
+    return name.lower().replace(":", "-") if name.lower().startswith("spleeter:") else name
 
 
 def model_name(model: str | Path) -> str:
@@ -305,7 +327,7 @@ def model_name(model: str | Path) -> str:
     if str(model) == "default":
         return manifest().default
     entry = manifest().find(str(model))
-    return str(model) if entry is None else entry.name
+    return _with_hyphens(str(model)) if entry is None else entry.name
 
 
 def check_distinct(labels: Sequence[str]) -> None:

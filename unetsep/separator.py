@@ -158,6 +158,8 @@ class Separator:
         """What helps users who chose a stem that the model does not have, if that is known."""
         if stem.startswith("no_") or stem in ("instrumental", "accompaniment"):
             return "; for the song without one of them use --without STEM, in Python two_stems"
+        if stem == "piano":
+            return "; the model spleeter-5stems has one"
         several = [name.strip() for name in stem.split(",")]
         others = [name for name in self.stems if name not in several]
         if single and len(several) > 1 and others:

@@ -311,6 +311,16 @@ def test_options_of_other_tools_are_refused_with_our_equivalent() -> None:
         assert (result.exit_code, result.stderr.split("'. ")[-1]) == (2, f"{remark}\n")
 
 
+def test_all_options_of_another_tool_are_answered_at_once() -> None:
+    words = "--two-stems=vocals --mp3 --mp3-bitrate=320 -d cpu -n htdemucs -j2 --mp3"
+    stderr = call("separate", *words.split(), "song.mp3").stderr
+    assert re.findall(r"No such option '(\S+)'", stderr) == ["--mp3", "--mp3-bitrate", "-n", "-j"]
+    assert "leave it out" in stderr.lower()
+    for words, cure in (("-d 600", "-d use --duration"), ("-f {filename}", "-f use --filename")):
+        stderr = call("separate", *words.split(), "song.mp3").stderr
+        assert stderr.endswith(f". For Spleeter's {cure}.\n")
+
+
 def test_every_model_of_spleeter_has_an_equivalent() -> None:
     stderr = call("separate", "song.mp3", "-p", "spleeter:2stems").stderr
     for number in (2, 4, 5):

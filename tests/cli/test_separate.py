@@ -523,6 +523,7 @@ def test_emoji_codes_in_names_are_shown_unchanged(run, song):
     [
         (["--stems", "guitar"], "has no stem 'guitar': expected vocals, drums, bass, other"),
         (["--two-stems", "no"], "has no stem 'no'"),
+        (["--stems", "piano"], "other; the model spleeter-5stems has one"),
         (["--stems", "instrumental"], "other; for the song without one of them use --without"),
         (["--stems", "no_drums"], "other; for the song without one of them use --without"),
         (["-f", "mp3", "--bitrate", "320"], "got 320; 320 kbit/s are 320000"),
@@ -654,6 +655,9 @@ def test_a_song_without_a_command_asks_whether_to_separate_it(song, tmp_path, na
     typed = f"{quote}{name}{quote}"
     advice = f"did you mean: unetsep separate {typed} --two-stems vocals?"
     assert told == f"Error: {name} is not a command; {advice}"
+    advice = f"did you mean: unetsep separate --two-stems=vocals {typed}?"
+    result = call("--two-stems=vocals", name)
+    assert result.stderr.splitlines()[-1] == f"Error: a command is missing; {advice}"
 
 
 @pytest.mark.parametrize("words", [["list"], ["models", "list"]])
@@ -667,6 +671,7 @@ def test_a_wish_to_list_models_is_told_how(words):
 def test_an_unknown_command_gets_no_suggestion(word):
     result = call(word)
     assert result.exit_code == 2
+    assert "did you mean: unetsep" not in call("--two-stems", word).stderr
     assert "No such command" in result.stderr
     assert "did you mean" not in result.stderr
 

@@ -31,6 +31,18 @@ class Group(click.Group):
         """All names in the order in which they were added: those for users first."""
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what precedes the command; a hint if a song follows an option of ``separate``."""
+        words = list(args)  # which click consumes
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption:
+            if self.commands.keys() & set(words) or not any(map(_is_song, words)):
+                raise
+            from ..storage import quoted
+
+            ctx.fail(f"a command is missing; did you mean: unetsep separate {quoted(*words)}?")
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

@@ -229,7 +229,7 @@ def test_models_are_readable_at_any_width(
         assert entry.name in TAKE
         assert entry.name in text
         if width < 100:  # in a list nothing stands beside it
-            assert TAKE[entry.name] in text
+            assert f"take it: {TAKE[entry.name]} SDR" in text
     assert f"{known.default} (default)" in text
 
 

@@ -49,6 +49,7 @@ TAKE = {
     "perceptual": "to hear a loss that models hearing",
     "spleeter-vocals": "if you need vocals alone, under the MIT licence",
 }
+TITLES = ("name", "take it", "SDR (v/d/b/o)", "size", "licence", "where")
 # Columns that the table of models needs; narrower terminals get a list.
 TABLE_WIDTH = 100
 
@@ -147,11 +148,12 @@ def print_models(manifest: Manifest) -> None:
     if console.width < TABLE_WIDTH:
         for name, *facts in rows:
             console.print(name, style="bold")
-            for text in filter(None, facts):
-                console.print(Padding(text, (0, 0, 0, 2)))
+            for title, text in zip(TITLES[1:], facts, strict=True):
+                if text:
+                    console.print(Padding(f"{title}: {text}", (0, 0, 0, 2)))
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "take it", "SDR (v/d/b/o)", "size", "licence", "where"):
+    for title in TITLES:
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*row)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -24,6 +26,23 @@ def shown(names: list[str], width: int) -> str:
     screen = io.StringIO()
     Console(file=screen, width=width).print(bars)
     return screen.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_long_song_gets_lines_where_no_bars_can_be_drawn(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    seconds = itertools.count(0, 10)
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr(progress, "time", clock)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, _environ={"TERM": "dumb"})
+    job = Job(Input(Path("a"), "a"), [], False)
+    with Bars(console, [job], lambda _: None) as bars:
+        advance = bars.begin(job)
+        for part in range(1, 8):
+            advance(part * 30.0, None if part == 3 else 240.0)
+    assert screen.getvalue().splitlines() == ["a: 90 s", "a: 75%"]
 
 
 @pytest.mark.parametrize("name", ["Ode to joy.wav", "夜に駆ける.wav", "Mu\u0308ller.wav"])

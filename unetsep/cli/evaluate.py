@@ -37,9 +37,9 @@ from ..train.evaluation.statistics import COVERAGE, FEWEST
 from ..train.evaluation.stem_sets import check_set
 from ..train.evaluation.tracks import Track, choose_tracks, find_tracks
 from .models import ModelChoice
-from .terminal import Messages, duration, table_console
+from .terminal import Messages, can_draw, duration, table_console
 
-# Seconds between lines about the progress of an evaluation without a terminal.
+# Seconds between lines about the progress of an evaluation where no bar can be drawn.
 LINE_EVERY = 60.0
 SLOWEST = "repet-hpss"
 
@@ -194,7 +194,7 @@ def run_eval(options: EvalOptions) -> bool:
 def progress(
     console: Console, tracks: int, scores: int, jobs: int
 ) -> Iterator[Callable[[Outcome], None]]:
-    """A bar with the time left; without a terminal lines, the first after the first new track.
+    """A bar with the time left; where none can be drawn lines, the first after the first new track.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def progress(
         Number of processes, which share the tracks.
     """
     columns = BarColumn(), TextColumn("{task.description}", markup=False)
-    hidden = not console.is_terminal or console.quiet
+    hidden = not can_draw(console)
     bar = Progress(*columns, console=console, transient=True, disable=hidden)
     task = bar.add_task("scoring", total=tracks)
     start = line_time = time.monotonic()

@@ -17,7 +17,7 @@ from ..inputs import Input
 from ..listen.page import write_page
 from ..listen.plots import is_plot, plot_song, require_matplotlib
 from ..listen.songs import Song, find_songs, order_stems
-from .terminal import Messages, printable
+from .terminal import Messages, can_draw, printable
 
 if TYPE_CHECKING:
     from ..files import SeparationReport
@@ -44,8 +44,7 @@ def run_listen(*, folder: Path, plots: bool, quiet: bool) -> bool:
 def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Song]:
     """Write the page of some songs and print its path; return songs that could not be read."""
     failed: list[tuple[Song, AudioError]] = []
-    visible = console.is_terminal and not console.quiet
-    with Progress(console=console, transient=True, disable=not visible) as bar:
+    with Progress(console=console, transient=True, disable=not can_draw(console)) as bar:
         task = bar.add_task("page", total=len(songs))
 
         def progress(song: Song, share: float) -> None:

@@ -33,7 +33,7 @@ from ..weights.manifest import (
     unknown_model,
 )
 from .errors import SignalError
-from .terminal import Messages, table_console
+from .terminal import Messages, can_draw, table_console
 
 # Advice that no manifest contains; each text completes "Take it ...".
 TAKE = {
@@ -184,9 +184,7 @@ def run_download(
     """The ``models download`` command."""
     console = Messages()
     columns = (TextColumn("Downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not can_draw(console)) as bar:
         task = bar.add_task("download", total=None, visible=False)
 
         def advance(completed: int, total: int | None) -> None:

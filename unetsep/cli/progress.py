@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -18,26 +18,34 @@ from rich.text import Text
 from ..dsp.song_stream import Progress
 from ..library.batch import Listener, SongOutcome
 from ..library.songs import Job
-from .terminal import duration, printable, speed
+from .terminal import can_draw, duration, printable, speed
 
 # Most columns of a bar, and of a song's name.
 BAR, NAME = 40, 48
 # Seconds before an estimate of the remaining time is useful.
 FIRST_ESTIMATE = 3.0
+# Seconds between lines about a song where no bars can be drawn.
+LINE_EVERY = 30.0
 
 
 @dataclass
 class _Row:
-    """A song being separated: seconds done and in total."""
+    """A song being separated: seconds done and in total, and when a line was last printed."""
 
     name: str
     bytes: int
     seconds_done: float = 0.0
     total: float | None = None
+    line_time: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def share(self) -> float:
         return min(1.0, self.seconds_done / self.total) if self.total else 0.0
+
+    @property
+    def percentage(self) -> str:
+        """The share as text; empty if the length is unknown."""
+        return f"{100 * self.share:.0f}%" if self.total else ""
 
 
 class Bars(Listener):
@@ -46,8 +54,8 @@ class Bars(Listener):
     Parameters
     ----------
     console
-        Where bars are shown, if it is a terminal and not quiet. Lines printed there meanwhile
-        appear above them.
+        Where bars are shown, and lines printed meanwhile above them. Where none can be drawn, a
+        song gets a line every `LINE_EVERY` seconds.
     jobs
         All songs.
     on_failure
@@ -64,9 +72,8 @@ class Bars(Listener):
         self._bytes_left, self._bytes_done, self._seconds = sum(self._sizes.values()), 0, 0.0
         self._rows: dict[Job, _Row] = {}
         self._lock, self._start = threading.Lock(), time.monotonic()
-        visible = console.is_terminal and not console.quiet and not console.is_dumb_terminal
         live = Live(self, console=console, transient=True, refresh_per_second=8)
-        self._live = live if visible else None
+        self._console, self._live = console, live if can_draw(console) else None
 
     def __enter__(self) -> Bars:
         if self._live:
@@ -85,6 +92,10 @@ class Bars(Listener):
 
         def advance(seconds: float, total: float | None) -> None:
             row.seconds_done, row.total = seconds, total
+            now = time.monotonic()
+            if self._live is None and now - row.line_time >= LINE_EVERY:
+                row.line_time = now
+                self._console.print(f"{row.name}: {row.percentage or duration(seconds)}")
 
         return advance
 
@@ -142,6 +153,5 @@ def _table(rows: Sequence[_Row], width: int) -> Table:
     table.add_column(width=4, justify="right", no_wrap=True)
     for row in rows:
         progress = ProgressBar(total=1.0, completed=row.share, width=bar, pulse=row.total is None)
-        share = f"{100 * row.share:.0f}%" if row.total else ""
-        table.add_row(Text(row.name), progress, share)
+        table.add_row(Text(row.name), progress, row.percentage)
     return table

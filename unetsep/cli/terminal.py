@@ -54,6 +54,11 @@ class Messages(Console):
         silence(sys.stderr)
 
 
+def can_draw(console: Console) -> bool:
+    """Whether bars can be drawn and erased: on a terminal that can do more than lines."""
+    return console.is_terminal and not console.is_dumb_terminal and not console.quiet
+
+
 def table_console() -> Console:
     """A console on stdout for tables, 200 columns wide unless a terminal sets the width."""
     terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed at the start

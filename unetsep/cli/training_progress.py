@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..train.data.cache import DecodingProgress
 from ..train.module import SeparationModule
-from .terminal import duration
+from .terminal import can_draw, duration
 
 # Seconds between updates; reading a loss makes an accelerator wait.
 UPDATE_EVERY = 1.0
@@ -42,7 +42,7 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar on a terminal."""
         self._start = (time.monotonic(), trainer.global_step)
-        if trainer.is_global_zero and self.console.is_terminal:
+        if trainer.is_global_zero and can_draw(self.console):
             self.bar.start()
 
     def on_train_batch_end(
@@ -113,7 +113,7 @@ def decoding(console: Console) -> Iterator[DecodingProgress]:
     task = bar.add_task("decoding", total=None)
 
     def advance(completed: int, total: int) -> None:
-        if completed < total and console.is_terminal and not bar.live.is_started:
+        if completed < total and can_draw(console) and not bar.live.is_started:
             bar.start()
         bar.update(task, completed=completed, total=total)
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -26,6 +27,7 @@ import soundfile
 from tests.app.serving import ROOT, Command, command, form, process_exists, until
 from tests.commands import call
 from tests.signals import music
+from unetsep.app import server
 from unetsep.app.server import AppSettings, listen, work_folder
 from unetsep.cli import CONTEXT
 from unetsep.cli.app import AppOptions, has_screen
@@ -126,6 +128,29 @@ def test_no_files_remain_after_crowds_kills_and_signals(
     with command(*options(tiny_model, tmp_path)) as app:
         assert not left.exists()
         stop(app, hour, signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_signal_does_not_interrupt_the_removal_of_files(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(_: object, __: object, folder: Path, *___: object) -> None:
+        (folder / "upload").write_text("")
+
+    def interrupted(*words: Any, **options: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        remove(*words, **options)
+
+    remove = shutil.rmtree
+    monkeypatch.setattr(server, "_answer", answer)
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    settings = AppSettings(port=0, models=(str(tiny_model),), folder=tmp_path)
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        with pytest.raises(SystemExit):
+            server.run(settings, lambda _: None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert list(tmp_path.iterdir()) == []
 
 

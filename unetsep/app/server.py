@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from ..errors import UnetsepError
 from ..storage import user_folder
-from ..unfinished import ENDING
+from ..unfinished import ENDING, uninterrupted
 from .choices import ModelOffer, offered_names
 from .connections import PromptProtocol
 from .folder import WorkFolder
@@ -230,7 +230,8 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> Path
         try:
             await _answer(settings, names, folder.path, sock, started)
         finally:
-            removed = folder.remove()
+            with uninterrupted():  # by a second signal
+                removed = folder.remove()
     return None if removed else folder.path
 
 

@@ -90,7 +90,7 @@ def app(**options: Any) -> None:
     """Separate songs in the browser, or over HTTP.
 
     Only this machine can reach it, unless --host admits others. Temporary files are removed
-    at the end. Needs 'pip install unetsep[app]'.
+    at the end. Needs pip install "unetsep[app]".
 
     See https://github.com/unetsep/unetsep/blob/main/docs/how-to/web-service.md
     """

@@ -109,7 +109,7 @@ def evaluate(**options: Any) -> None:
     """Score models, or stems from any tool, on MUSDB18.
 
     The score is museval's: the median SDR of 1 s frames, then the median of tracks, with
-    bootstrap intervals. The network runs in fp32. Needs 'pip install unetsep[train]'.
+    bootstrap intervals. The network runs in fp32. Needs pip install "unetsep[train]".
     """
     from ..evaluate import EvalOptions, run_eval
 

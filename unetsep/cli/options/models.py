@@ -92,7 +92,7 @@ def import_spleeter(**options: Any) -> None:
 def export_onnx(**options: Any) -> None:
     """Export a model's network to ONNX.
 
-    It maps magnitudes to masks, for programs without torch. Needs 'pip install unetsep[onnx]'.
+    It maps magnitudes to masks, for programs without torch. Needs pip install "unetsep[onnx]".
     """
     from ..models import run_export_onnx
 

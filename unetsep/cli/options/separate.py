@@ -185,7 +185,7 @@ SEPARATE_SECTIONS = {
     "--engine",
     default="local",
     type=click.Choice(["local", "ray"]),
-    help="ray separates on --jobs slots of a cluster; needs 'pip install unetsep[ray]'.",
+    help='ray separates on --jobs slots of a cluster; needs pip install "unetsep[ray]".',
 )
 @click.option(
     "--address",

@@ -1125,7 +1125,15 @@ def test_stems_are_named_by_tags_and_skipped_the_next_time(run, song, tmp_path):
     ]
     result = run(tmp_path / "in", *options, "--skip-existing")
     assert result.stderr.startswith("2 of 2 skipped, their stems exist")
-    # Other tags are another version of the song, and other stems.
+    # What decks write into songs and stems is neither another song nor another stem.
+    tag(tmp_path / "in/x.flac", markers="cue" * 9000)
+    stem = mutagen.File(tmp_path / "out/AC_DC/03 T.N.T - Bass.wav")
+    stem.tags.add(mutagen.id3.GEOB(encoding=3, desc="Serato Markers2", data=b"cue"))
+    stem.save()
+    os.utime(stem.filename, (2**32,) * 2)
+    result = run(tmp_path / "in", *options, "--skip-existing")
+    assert result.stderr.startswith("2 of 2 skipped, their stems exist")
+    # Other tags in their names are other stems.
     tag(tmp_path / "in/x.flac", artist="Ana")
     assert run(tmp_path / "in", *options, "--skip-existing").exit_code == 0
     assert "Ana/03 T.N.T - Bass.wav" in names(tmp_path / "out")

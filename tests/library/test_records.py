@@ -115,6 +115,13 @@ def test_stems_of_another_size_or_time_count_as_changed(record, targets, source)
         assert finding.reason == f"{targets[0]} was changed after it was made"
 
 
+@pytest.mark.parametrize("field", [{}, {"audio": []}, {"audio": {}}, {"audio": {"drums.wav": 5}}])
+def test_a_record_without_the_sound_of_a_stem_compares_its_size(record, targets, source, field):
+    record.write(entry(source) | field)
+    targets[0].write_bytes(b"longer than it was")
+    assert record.compare(InputFile(source), targets, RECIPE).state == "different"
+
+
 def test_stems_made_before_the_clock_was_set_back_are_not_changed(record, targets, source):
     made = targets[0].stat().st_mtime + 3600
     for path in targets:

@@ -18,6 +18,7 @@ mp3          frames of mp3 files, their count, and tags around them
 flac         the header of a FLAC stream, and its last frame
 times        seconds from 90, 1:30 or 1:02:03
 formats      the table of output formats: what each holds, and its writer
+payload      the audio in a file without its tags
 metadata     texts and pictures in Matroska, WebM and AVI files, by ffmpeg
 tags         tags and covers of songs: which are copied to stems, and how files store them
 tag_writers  writing tags and covers into stems

@@ -28,7 +28,7 @@ def mp3_missing_share(path: Path | Section) -> float | None:
         that were joined.
     """
     with open_bytes(path) as file:
-        begin = _after_tags(file)
+        begin = after_tags(file)
         file.seek(begin)
         frame = file.read(1 << 16)
         marks = (frame.find(b"Xing"), frame.find(b"Info"))
@@ -69,7 +69,21 @@ def after_end_tags(file: BinaryIO, at: int) -> int:
             return at
 
 
-def _after_tags(file: BinaryIO) -> int:
+def before_end_tags(file: BinaryIO, end: int) -> int:
+    """Position before the ID3v1 and APE tags that end a file of a length."""
+    while True:
+        file.seek(max(0, end - 128))
+        tail = file.read(min(128, max(0, end)))
+        if len(tail) == 128 and tail[:3] == b"TAG":
+            end -= 128
+        elif tail[-32:-24] == b"APETAGEX":
+            size, _, flags = struct.unpack_from("<III", tail, len(tail) - 20)
+            end -= max(32, size) + (32 if flags >> 31 else 0)  # of the header
+        else:
+            return end
+
+
+def after_tags(file: BinaryIO) -> int:
     """Position after the ID3 tags at the front, which may hold pictures."""
     at = 0
     while size := _id3_at(file, at):

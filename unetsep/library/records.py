@@ -2,7 +2,8 @@
 
 A record has an entry for each choice of stems: input, models, options, version, and the outputs
 with their sizes. An entry is marked as incomplete before its stems get their names, and as
-complete afterwards: if a run dies in between, the next one can tell.
+complete afterwards: if a run dies in between, the next one can tell. An entry also knows the audio
+of song and stems without tags, into which DJ software writes cues and grids.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 from ..audio.decoder import AudioInfo
 from ..audio.formats import OutputFormat
+from ..audio.payload import audio_mark, audio_sha256
 from ..audio.stem_files import StemFiles
 from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
@@ -67,6 +69,11 @@ class InputFile:
         return file_sha256(self._path)
 
     @functools.cached_property
+    def audio_sha256(self) -> str:
+        """SHA-256 of its audio, without tags."""
+        return audio_sha256(self._path)
+
+    @functools.cached_property
     def tags(self) -> Tags:
         """Its tags."""
         return read_tags(self._path)
@@ -86,12 +93,14 @@ class InputFile:
         return self._path
 
     def matches(self, entry: Mapping[str, Any]) -> bool:
-        """Whether an entry's input has the same content."""
+        """Whether an entry's input has the same content, or the same but for tags."""
         if not self._path.is_file():  # a pipe can be read only once
             return False
         if all(entry.get(name) == value for name, value in self.facts.items()):
             return True
-        return entry.get("bytes") == self.facts["bytes"] and entry.get("sha256") == self.sha256
+        if entry.get("bytes") == self.facts["bytes"] and entry.get("sha256") == self.sha256:
+            return True
+        return "audio_sha256" in entry and entry["audio_sha256"] == self.audio_sha256
 
 
 @dataclass(frozen=True)
@@ -203,13 +212,17 @@ class Record:
         return Path(os.path.relpath(target, self.path.parent)).as_posix()
 
     def _is_as_recorded(self, path: Path, entry: Mapping[str, Any]) -> bool:
-        """Whether a stem has its recorded size, and was not written after its record."""
+        """Whether a stem has its size and was not written after its record, but for its tags."""
+        name = self.output_name(path)
         try:
             status, recorded = path.stat(), self.path.stat().st_mtime
+            is_new = entry["complete"] and status.st_mtime > recorded + TIME_STEP
+            if status.st_size == entry["outputs"].get(name) and not is_new:
+                return True
+            mark = entry.get("audio", {}).get(name)
+            return mark is not None and mark == audio_mark(path)
         except OSError:
             return False
-        changed = entry["complete"] and status.st_mtime > recorded + TIME_STEP
-        return status.st_size == entry["outputs"].get(self.output_name(path)) and not changed
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Add an entry; earlier entries with any of its stems are dropped."""
@@ -333,7 +346,11 @@ class RecordedStems(StemFiles):
         # Of the song as it is now: it may be replaced during the separation.
         self._entry = {
             "complete": False,
-            "input": {**self._input.facts, "sha256": self._input.sha256},
+            "input": {
+                **self._input.facts,
+                "sha256": self._input.sha256,
+                "audio_sha256": self._input.audio_sha256,
+            },
             **self._recipe.to_dict(),
         }
         super().__enter__()
@@ -349,6 +366,7 @@ class RecordedStems(StemFiles):
         sizes = [file.stat().st_size for file in files]
         names = dict.fromkeys(self._record.output_name(path) for path in self.paths)
         self._entry["outputs"] = dict(zip(names, sizes, strict=True))
+        self._entry["audio"] = dict(zip(names, map(audio_mark, files), strict=True))
         self._old_text = self._record.text()
         self._record.write(self._entry)
 
@@ -375,6 +393,7 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
     return (
         all(isinstance(entry[name], kind) for name, kind in kinds.items())
         and "complete" in entry
+        and isinstance(entry.get("audio", {}), dict)  # which older records lack
         and "\0" not in "".join(entry["outputs"])  # which no path may hold
         and all(isinstance(model["name"], str) and "sha256" in model for model in entry["models"])
     )

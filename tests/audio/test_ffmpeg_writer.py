@@ -151,7 +151,7 @@ def test_a_box_of_unknown_size_is_the_last(tmp_path):
 
 
 def write_stems(path: Path, stems: np.ndarray, tags: Tags | None = None) -> float:
-    info = AudioInfo(RATE, 2, None, "16", tags=tags or Tags())
+    info = AudioInfo(RATE, stems.shape[1], None, "16", tags=tags or Tags())
     output = OutputFormat("stem.mp4", None)
     with StemFiles([path] * 4, output, info, names=STEMS) as files:
         for at in range(0, stems.shape[-1], 10_000):
@@ -214,12 +214,14 @@ def test_the_stem_box_names_and_colours_the_stems(tmp_path, four_stems):
     assert not content["mastering_dsp"]["limiter"]["enabled"]
 
 
-def test_players_play_the_mix_and_ignore_the_stems(tmp_path, four_stems):
+@pytest.mark.parametrize("channels", [1, 2])
+def test_players_play_the_mix_and_ignore_the_stems(tmp_path, four_stems, channels):
     path = tmp_path / "song.stem.mp4"
-    write_stems(path, four_stems)
+    write_stems(path, four_stems[:, :channels])
     text = execute("ffprobe", "-v", "error", "-show_streams", "-of", "json", path)
     streams = json.loads(text)["streams"]
     assert [stream["codec_name"] for stream in streams] == ["aac"] * 5
+    assert [stream["channels"] for stream in streams] == [2] * 5  # decks refuse mono
     assert [stream["disposition"]["default"] for stream in streams] == [1, 0, 0, 0, 0]
 
 
@@ -229,8 +231,9 @@ def test_the_same_stems_give_the_same_file(tmp_path, four_stems):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_mix_that_would_clip_lowers_all_alike(tmp_path, four_stems):
-    loud = 3 * four_stems  # each below full scale, their sum above
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_mix_that_would_clip_lowers_all_alike(tmp_path, four_stems, channels):
+    loud = 3 * four_stems[:, :channels]  # each below full scale, their sum above
     peak = np.abs(loud.sum(axis=0)).max()
     assert np.abs(loud).max() < 1 < peak
     gain = write_stems(tmp_path / "a", loud)

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -174,7 +175,7 @@ def write_stem_mp4(
     gain: float,
     stop: threading.Event,
 ) -> None:
-    """Encode four stems and their sum into one file.
+    """Encode four stems and their sum into one file, in stereo.
 
     Parameters
     ----------
@@ -205,8 +206,11 @@ def write_stem_mp4(
     for index, label in enumerate(tracks):
         arguments += ["-map", str(index), f"-metadata:s:a:{index}", f"handler_name={label}"]
         arguments += [f"-disposition:a:{index}", "0" if index else "default"]
-    arguments += ["-filter:a", f"volume={gain!r}:precision=float"] if gain != 1 else []
-    arguments += _aac(bitrate, info)
+    # Decks such as Mixxx refuse mono tracks; -ac 2 would lower them by 3 dB.
+    filters = ["pan=stereo|c0=c0|c1=c0"] if info.channels == 1 else []
+    filters += [f"volume={gain!r}:precision=float"] if gain != 1 else []
+    arguments += ["-filter:a", ",".join(filters)] if filters else []
+    arguments += _aac(bitrate, replace(info, channels=2))
     Encoding(arguments, path).end(stop)
     add_stem_box(path, labels)
 

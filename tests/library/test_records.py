@@ -54,7 +54,7 @@ def test_stems_are_the_same_if_all_matches_the_record(record, targets, source):
 
 def test_differences_name_a_file_of_the_record(record, targets, source):
     record.write(entry(source, **{"bass.wav": 4}))
-    finding = record.compare(InputFile(source), targets, replace(RECIPE, version="1.1"))
+    finding = record.compare(InputFile(source), targets, replace(RECIPE, edition=2))
     assert finding.reason.startswith(f"{targets[1]} was made by unetsep 1.0")
 
 
@@ -73,14 +73,23 @@ def test_absent_stems_are_missing_or_incomplete(record, targets, source):
         ({"options": {"stems": ["bass"], "start": 0.0}}, "was made with stems bass, drums"),
         ({"options": {"stems": ["bass", "drums"], "start": 1.0}}, "was made with start 0.0"),
         ({"options": {**RECIPE.options, "new": 1}}, "was made with new not given"),
-        ({"version": "1.1"}, "was made by unetsep 1.0"),
-        ({"version": "1.1", "options": {"new": 1}}, "was made by unetsep 1.0"),
+        ({"edition": 2}, "was made by unetsep 1.0"),
+        ({"edition": 2, "options": {"new": 1}}, "was made by unetsep 1.0"),
     ],
 )
 def test_a_changed_recipe_is_named_by_its_change(record, targets, source, change, reason):
     finding = record.compare(InputFile(source), targets, replace(RECIPE, **change))
     assert finding.state == "different"
     assert reason in finding.reason
+
+
+@pytest.mark.parametrize("recorded", [{}, {"stems_edition": 1}])
+def test_another_version_that_makes_the_same_stems_is_the_same(record, targets, source, recorded):
+    fields = entry(source)
+    fields.pop("stems_edition")
+    record.write(fields | recorded)
+    recipe = replace(RECIPE, version="1.1", edition=1)
+    assert record.compare(InputFile(source), targets, recipe).state == "current"
 
 
 def test_the_same_model_under_another_name_is_the_same(record, targets, source):

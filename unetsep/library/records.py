@@ -28,6 +28,7 @@ from ..errors import AudioError
 from ..inputs import Input
 from ..paths import target_path
 from ..storage import PREFIX, file_sha256
+from ..version import STEMS_EDITION
 from .claims import Claim, claim_path
 
 SCHEMA = 1
@@ -115,24 +116,32 @@ class Recipe:
         Plain values.
     version
         Of unetsep.
+    edition
+        The version's `unetsep.version.STEMS_EDITION`.
     """
 
     models: Sequence[tuple[str, str]]
     options: Mapping[str, Any]
     version: str
+    edition: int = STEMS_EDITION
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as fields of a record's entry."""
         models = [{"name": name, "sha256": sha256} for name, sha256 in self.models]
-        return {"models": models, "options": dict(self.options), "unetsep": self.version}
+        return {
+            "models": models,
+            "options": dict(self.options),
+            "unetsep": self.version,
+            "stems_edition": self.edition,
+        }
 
     def difference(self, entry: Mapping[str, Any]) -> str | None:
         """How an entry differs, in a few words; None if it does not."""
         fields = self.to_dict()
         if [m["sha256"] for m in entry["models"]] != [m["sha256"] for m in fields["models"]]:
             return f"by {'+'.join(model['name'] for model in entry['models'])}"
-        # Before the options, which differ between versions.
-        if entry["unetsep"] != self.version:
+        # Before the options, which differ between editions. The first ones did not record it.
+        if entry.get("stems_edition", 1) != self.edition:
             return f"by unetsep {entry['unetsep']}"
         recorded, options = entry["options"], fields["options"]
         for name in sorted(recorded.keys() | options.keys()):

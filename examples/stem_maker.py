@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+FILENAME = "{track}.{ext}"
 COMMAND = [sys.executable, "-m", "unetsep", "separate", "--json", "--quiet"]
 
 
@@ -60,9 +61,10 @@ def write_playlist(path: Path, files: Sequence[Path]) -> None:
     path.write_bytes(text.encode("utf-8", "surrogateescape"))  # names may be invalid Unicode
 
 
-def make(crate: Sequence[str], folder: Path, model: str) -> int:
+def make(crate: Sequence[str], folder: Path, model: str, filename: str = FILENAME) -> int:
     """Write the stem files and the playlist; returns the number of tracks without a file."""
     options = ["--format", "stem.mp4", "--skip-existing", "--model", model]
+    options += ["--filename", filename]
     options += ["--output", str(folder), "--", *crate]
     # Several tracks are separated at once and end in any order, each with every model.
     order = plan(options)
@@ -89,9 +91,10 @@ def main() -> None:
     parser.add_argument("crate", nargs="+", help="tracks, folders or m3u playlists")
     parser.add_argument("folder", type=Path, help="where stem files go")
     parser.add_argument("--model", default="default", help="one or several: fast,guided")
+    parser.add_argument("--filename", default=FILENAME, help='or "{artist} - {title}.{ext}"')
     options = parser.parse_args()
     try:
-        failures = make(options.crate, options.folder, options.model)
+        failures = make(options.crate, options.folder, options.model, options.filename)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise SystemExit(f"without a stem file: {failures}" if failures else 0)

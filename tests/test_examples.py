@@ -295,7 +295,8 @@ def test_a_crate_becomes_stem_files_and_a_playlist_in_its_order(
     names = ["b first.wav", "broken.wav", "a second.wav"]
     playlist.write_text("\n".join(f"crate/{name}" for name in names))
     for status in ("ok", "skipped"):
-        assert stem_maker.make([str(playlist)], folder, str(tiny_model)) == 1
+        template = "{title}.{ext}"
+        assert stem_maker.make([str(playlist)], folder, str(tiny_model), template) == 1
         lines = capsys.readouterr().out.splitlines()
         assert [line.split()[1] for line in lines] == [status] * 2
         entries = (folder / "stems.m3u8").read_text("utf-8").splitlines()

@@ -5,7 +5,10 @@ import sys
 import unicodedata
 from pathlib import Path, PureWindowsPath
 
+import mutagen
+import numpy as np
 import pytest
+import soundfile
 
 import unetsep.drives
 import unetsep.paths
@@ -217,6 +220,40 @@ def test_the_advice_on_a_clash_resolves_it(tmp_path, names, template, remedy):
         template = remedy.removeprefix("such as ")
         targets = named(songs, tmp_path / "o", template)
         assert clashes_among(songs, targets) == [None] * len(songs)
+
+
+@pytest.mark.parametrize(
+    ("names", "tags", "remedy"),
+    [
+        (("a/x.flac", "a/x.fla"), ("artist", ["Ana", "Bo"]), "{track}-{suffix}"),
+        (("a/x.flac", "b/x.flac"), ("artist", ["Ana", "Bo"]), "{artist} - {title}"),
+        (("a/x.flac", "b/x.flac"), ("title", ["Halo", "Intro"]), "{artist} - {title}"),
+        (("a/x.flac", "b/x.flac"), ("album", ["One", "Two"]), "{album}/{track}"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("template", "ext"),
+    [(TEMPLATE, "wav"), ("{track}.{ext}", "mp3"), ("{track}.{ext}", "stem.mp4")],
+)
+def test_the_advice_on_a_clash_uses_tags(tmp_path, names, tags, remedy, template, ext):
+    key, values = tags
+    for name, value in zip(names, values, strict=True):
+        path = tmp_path / name
+        touch(path)
+        soundfile.write(path, np.zeros(9), 8000, format="FLAC")
+        file = mutagen.File(path)
+        file[key] = value
+        file.save()
+    songs = [Input(tmp_path / name, "x") for name in names]
+    models, together = [ModelNames("m", ["bass"])], ext == "stem.mp4"
+    options = {"ext": ext, "together": together, "name_rules": NameRules()}
+    clash, _ = clashes_among(
+        songs, name_targets(songs, models, tmp_path / "o", template, **options)
+    )
+    advice = remedy + (".{ext}" if together else "/{stem}.{ext}")
+    assert clash.endswith(f": give --filename more fields, such as {advice}")
+    targets = name_targets(with_tags(songs, advice), models, tmp_path / "o", advice, **options)
+    assert clashes_among(songs, targets) == [None, None]
 
 
 def test_songs_clash_if_their_folders_are_linked(tmp_path):

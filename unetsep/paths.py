@@ -278,6 +278,8 @@ def _refuse_equal(song: Input, paths: Sequence[Path], name_rules: NameRules) -> 
 
 
 ELSEWHERE = "choose another folder with -o"
+# Beginnings of templates to propose for songs of one name.
+NAME_STARTS = ("{track}", "{track}-{suffix}", "{artist} - {title}", "{album}/{track}")
 # Most songs that the message about their clash names.
 NAMED_SONGS = 4
 
@@ -323,7 +325,7 @@ def _clash(songs: Sequence[Input], paths: Sequence[Path], name_rules: NameRules)
     """The message for songs that would write the same file, each by a path of its own."""
     # Otherwise a link leads to the same folder, and another name would not help.
     same_name = len(set(map(folded, paths))) == 1
-    remedy = _remedy(songs, in_real_folder(paths[0]).parent, name_rules) if same_name else ELSEWHERE
+    remedy = _remedy(songs, in_real_folder(paths[0]), name_rules) if same_name else ELSEWHERE
     names = [str(song.path) for song in songs]
     if len(names) > NAMED_SONGS:
         names = [*names[: NAMED_SONGS - 1], f"{len(names) - NAMED_SONGS + 1} others"]
@@ -331,12 +333,16 @@ def _clash(songs: Sequence[Input], paths: Sequence[Path], name_rules: NameRules)
     return f"{', '.join(names[:-1])} and {names[-1]} {claim} {paths[-1]}: {remedy}"
 
 
-def _remedy(songs: Sequence[Input], folder: Path, name_rules: NameRules) -> str:
-    """Advice on how songs, whose stems would be in a folder, can get different names."""
+def _remedy(songs: Sequence[Input], path: Path, name_rules: NameRules) -> str:
+    """Advice on how songs, whose stems would be in one file, can get different names."""
     if len({str(song.path) for song in songs}) < len(songs):  # URLs that differ in their query
         return "separate each by itself, to its own folder with -o"
-    for template in ("{track}/{stem}.{ext}", "{track}-{suffix}/{stem}.{ext}"):
-        names = [folder / target_path(template, song, "stem", "ext", "model") for song in songs]
+    together = [row.suffix for row in CONTAINERS.values() if row.together]
+    end = ".{ext}" if any(path.name.endswith(f".{each}") for each in together) else "/{stem}.{ext}"
+    for start in NAME_STARTS:
+        template = start + end
+        tagged = with_tags(songs, template)
+        names = [path.parent / target_path(template, s, "stem", "ext", "model") for s in tagged]
         owners = FileMap[int](name_rules.same)
         if all(owners.setdefault(name, index) == index for index, name in enumerate(names)):
             return f"give --filename more fields, such as {template}"

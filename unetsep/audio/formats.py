@@ -388,9 +388,11 @@ def choose_format(
         _require_ffmpeg(container)
     if not row.holds(info):
         alternative = next(name for name in ALTERNATIVES if CONTAINERS[name].holds(info))
+        at_48_khz = row.holds(replace(info, sample_rate=48_000))  # which all formats have
+        remedy = "give --sample-rate 48000, or " if at_48_khz else ""
         raise AudioError(
             f"{label}{container} cannot hold {info.channels} channels at {info.sample_rate} Hz "
-            f"({row.limits}): choose the format {alternative}"
+            f"({row.limits}): {remedy}choose the format {alternative}"
         )
     if bitrate is not None:
         try:

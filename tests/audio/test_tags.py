@@ -33,6 +33,7 @@ WANTED = {
     "tracknumber": ("3/12",),
     "date": ("1999-05-01",),
     "genre": ("House",),
+    "remixer": ("Cy",),
     "bpm": ("124",),
     "key": ("Am",),
     "comment": ("8A - Energy 7",),
@@ -49,7 +50,7 @@ def picture() -> flac.Picture:
 def tag_vorbis(file: mutagen.FileType) -> None:
     for name in ("title", "artist", "album", "genre", "bpm", "comment"):
         file[name] = list(WANTED[name])
-    file["date"], file["initialkey"] = "1999-05-01", "Am"
+    file["date"], file["initialkey"], file["remixer"] = "1999-05-01", "Am", "Cy"
     file["tracknumber"], file["tracktotal"] = "3", "12"
     file["replaygain_track_gain"], file["lyrics"] = "-7.9 dB", "la"
 
@@ -75,7 +76,7 @@ def tag_ogg(path: Path) -> None:
 
 def fill_id3(tags: id3.ID3) -> None:
     frames = {"title": "TIT2", "artist": "TPE1", "album": "TALB", "tracknumber": "TRCK"}
-    frames |= {"date": "TDRC", "bpm": "TBPM", "key": "TKEY"}
+    frames |= {"date": "TDRC", "bpm": "TBPM", "key": "TKEY", "remixer": "TPE4"}
     for name, frame in frames.items():
         tags.add(getattr(id3, frame)(encoding=3, text=list(WANTED[name])))
     tags.add(id3.TCON(encoding=3, text=["(35)"]))  # as the first version numbered them
@@ -105,6 +106,7 @@ def tag_m4a(path: Path) -> None:
     file["trkn"], file["\xa9day"], file["\xa9gen"] = [(3, 12)], ["1999-05-01"], ["House"]
     file["tmpo"], file["\xa9cmt"] = [124], ["8A - Energy 7"]
     file["----:com.apple.iTunes:initialkey"] = [b"Am"]
+    file["----:com.apple.iTunes:REMIXER"] = [b"Cy"]
     file["----:com.apple.iTunes:iTunNORM"] = [b" 00000399"]
     file["covr"] = [mp4.MP4Cover(PNG, mp4.MP4Cover.FORMAT_PNG)]
     file.save()
@@ -317,7 +319,7 @@ def test_a_cover_in_m4a_has_the_type_of_its_bytes(tagged, tiny_separator, tmp_pa
     assert cover.imageformat == mp4.MP4Cover.FORMAT_PNG
 
 
-def test_values_that_do_not_fit_an_atom_become_zero(tagged, tiny_separator, tmp_path):
+def test_values_that_do_not_fit_an_atom_are_left_out(tagged, tiny_separator, tmp_path):
     path = tagged("mp3")
     file = mp3.MP3(path)
     file.tags.add(id3.TBPM(encoding=3, text=["fast"]))
@@ -329,6 +331,18 @@ def test_values_that_do_not_fit_an_atom_become_zero(tagged, tiny_separator, tmp_
     assert "bpm" not in values
     assert "tracknumber" not in values
     assert values["title"] == ("Halo (Vocals)",)
+    assert not {"tmpo", "trkn"} & mp4.MP4(targets[0]).keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "atom", "expected"),
+    [("124.5", 125, "124.5"), ("125,25", 125, "125.25"), ("128.00", 128, "128")],
+)
+def test_a_tempo_with_a_fraction_is_kept_in_m4a(tagged, text, atom, expected):
+    path = tagged("m4a")
+    write_tags(path, "m4a", Tags({"bpm": (text,)}))
+    assert mp4.MP4(path)["tmpo"] == [atom]
+    assert read_tags(path).values["bpm"] == (expected,)
 
 
 @pytest.mark.parametrize("container", ["wav", "mp3"])

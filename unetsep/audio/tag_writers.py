@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import AudioError
 from .channels import MASK_COMMENT
-from .tags import FREE_FORM, FRONT_COVER, NAMES, TOTALS, Cover, Tags, mime_of
+from .tags import FREE_FORM, FRONT_COVER, MP4_BPM, NAMES, TOTALS, Cover, Tags, mime_of
 
 # Largest cover: FLAC counts the bytes of a block in 24 bits, with the picture's header.
 COVER_BYTES = {"flac": (1 << 24) - (1 << 10)}
@@ -222,9 +222,13 @@ def _write_mp4(path: Path, tags: Tags) -> None:
     for name, texts in tags.values.items():
         atom = NAMES[name].mp4
         if name in TOTALS:
-            file[atom] = [_pair(texts[0])]
+            if any(pair := _pair(texts[0])):
+                file[atom] = [pair]
         elif name == "bpm":
-            file[atom] = [round(_number(texts[0]))]
+            if tempo := _number(texts[0]):
+                file[atom] = [int(tempo + 0.5)]
+                if tempo % 1:  # Mixxx reads it there, and the atom holds integers only
+                    file[MP4_BPM] = [MP4FreeForm(f"{tempo:g}".encode())]
         elif atom.startswith(FREE_FORM):
             file[atom] = [MP4FreeForm(text.encode()) for text in texts]
         else:
@@ -243,9 +247,9 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _number(text: str) -> float:
-    """A number from 0 to 65535; 0 if the text is not one."""
+    """A number from 0 to 65535, maybe with a decimal comma; 0 if the text is not one."""
     try:
-        value = float(text)
+        value = float(text.replace(",", "."))
     except ValueError:
         return 0.0
     return value if 0 <= value <= 0xFFFF else 0.0

@@ -20,6 +20,8 @@ from .metadata import read_metadata
 
 FRONT_COVER = 3
 FREE_FORM = "----:com.apple.iTunes:"
+# Where mp4 files have a tempo that is no integer.
+MP4_BPM = FREE_FORM + "BPM"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ NAMES = {
     "discnumber": TagNames(("discnumber",), "TPOS", "disk", "Disc", "WM/PartOfSet"),
     "date": TagNames(("date", "year"), "TDRC", "\xa9day", "Year", "WM/Year"),
     "genre": TagNames(("genre",), "TCON", "\xa9gen", "Genre", "WM/Genre"),
+    "remixer": TagNames(("remixer",), "TPE4", FREE_FORM + "REMIXER", "MixArtist", "WM/ModifiedBy"),
     "composer": TagNames(("composer",), "TCOM", "\xa9wrt", "Composer", "WM/Composer"),
     "bpm": TagNames(("bpm", "tempo"), "TBPM", "tmpo", "BPM", "WM/BeatsPerMinute"),
     "key": TagNames(
@@ -219,11 +222,12 @@ def _vorbis_texts(tags: Any, name: str, names: TagNames) -> list[str]:
 
 
 def _mp4_texts(tags: Any, name: str, names: TagNames) -> list[str]:
-    values = tags.get(names.mp4, [])
+    atom = MP4_BPM if name == "bpm" and MP4_BPM in tags else names.mp4
+    values = tags.get(atom, [])
     if name in TOTALS:
         pairs = ((number, total) for number, total in values if number)
         return [f"{number}/{total}" if total else str(number) for number, total in pairs]
-    if names.mp4.startswith(FREE_FORM):
+    if atom.startswith(FREE_FORM):
         return [bytes(value).decode("utf-8", "replace") for value in values]
     return [str(value) for value in values if value]
 

@@ -231,7 +231,8 @@ def order_labels(labels: Mapping[str, object] | Sequence[str]) -> list[str]:
     """
     if len(labels) != len(ORDER):
         raise AudioError(
-            f"a .stem.mp4 holds {len(ORDER)} stems, not {len(labels)}: choose the format m4a"
+            f"a .stem.mp4 holds {len(ORDER)} stems, not {len(labels)}: "
+            "choose the format m4a, mp3 or flac"
         )
     usual = [label for label in ORDER if label in labels]
     return usual + [label for label in labels if label not in ORDER]

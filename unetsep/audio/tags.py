@@ -1,9 +1,8 @@
 """Tags and covers of songs, which are copied to their stems.
 
 Tags that describe the song are copied: names, numbers, date, genre, tempo, key, comment, cover.
-Those that describe its sound or its use in a program are not, since they would be wrong for a
-stem: levels (ReplayGain, Sound Check), fingerprints and identifiers of the recording, lyrics, cue
-points.
+Those that would be wrong for a stem are not: levels (ReplayGain, Sound Check), fingerprints and
+identifiers of the recording, lyrics. Nor are those of one program: cue points, beat grids, ratings.
 """
 
 from __future__ import annotations

@@ -552,6 +552,7 @@ def test_emoji_codes_in_names_are_shown_unchanged(run, song):
         (["-m", "nothing"], "there is no model 'nothing'"),
         (["-m", "none.safetensors"], "model file none.safetensors does not exist"),
         (["-m", ","], "expected names, separated by commas"),
+        (["#", "stems"], "# starts no comment in this shell: leave it and what follows out"),
     ],
 )
 def test_wrong_options_get_a_message_of_one_sentence(run, song, tmp_path, arguments, message):

@@ -173,6 +173,8 @@ def run_separate(options: SeparateOptions) -> bool:
 
 def _check_options(options: SeparateOptions, songs: Sequence[Path | str]) -> None:
     """Refuse options that cannot be combined with each other or with the songs."""
+    if Path("#") in options.songs and not Path("#").exists():  # zsh and cmd know no comments
+        raise ValueError("# starts no comment in this shell: leave it and what follows out")
     if options.output == STREAM and (options.as_json or options.player or options.plots):
         raise ValueError(
             "-o - writes only the stem: it cannot be combined with --json, --player or --plots"

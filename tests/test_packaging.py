@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,6 +17,7 @@ import yaml
 
 import unetsep
 from unetsep.audio.decoder import AUDIO_SUFFIXES
+from unetsep.weights.manifest import list_models
 
 ROOT = Path(__file__).parent.parent
 PAPER = "Comparing Different Spectral Losses of a U-Net Based Audio Source Separation System"
@@ -61,9 +64,36 @@ def test_the_wheel_is_pure_python_and_holds_checkpoints_manifest_and_types(wheel
     assert "unetsep/py.typed" in ours
     assert ours <= names
     assert "unetsep/weights_manifest.json" in names
-    assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"unetsep"}
     assert not [name for name in names if name.endswith(tuple(AUDIO_SUFFIXES))]
+
+
+def test_the_metadata_name_the_licences_of_code_weights_and_libraries(wheel: Path) -> None:
+    lines = metadata(wheel)
+    expression = "MIT AND BSD-3-Clause AND CC-BY-NC-SA-4.0 AND CC-BY-SA-4.0"
+    assert f"License-Expression: {expression}" in lines
+    files = [line.partition(": ")[2] for line in lines if line.startswith("License-File: ")]
+    assert len(files) == 7
+    names = zipfile.ZipFile(wheel).namelist()
+    assert all(
+        any(name.endswith(f".dist-info/licenses/{file}") for name in names) for file in files
+    )
+    weights = (ROOT / "unetsep/checkpoints/LICENSE.txt").read_text(encoding="utf-8")
+    bundled = [entry for entry in list_models() if entry.bundled]
+    for entry in bundled:
+        licence = re.search(rf"^(?:{entry.name}.safetensors|all others): (.*?)[,;]", weights, re.M)
+        assert licence
+        assert entry.licence.startswith(licence[1])
+        assert licence[1].replace(" ", "-") in expression.split(" AND ")
+    assert len(bundled) == 11
+
+
+def test_the_libraries_of_the_player_are_those_of_their_npm_packages() -> None:
+    folder = ROOT / "unetsep/listen/web/vendor"
+    rows = re.findall(r"^\| `(\S+)` \|.* (\w{64}) \|$", (folder / "README.md").read_text(), re.M)
+    assert sorted(name for name, _ in rows) == sorted(path.name for path in folder.glob("*.js"))
+    for name, digest in rows:
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
 
 
 def test_the_source_archive_holds_all_of_the_repository_but_audio(sdist: Path) -> None:

@@ -29,6 +29,7 @@ WEB = unetsep/listen/web unetsep/app/web
 OLDEST = .cache/oldest
 CORE_TESTS = tests/audio tests/dsp tests/network tests/weights tests/test_api.py \
   tests/test_files.py tests/test_imports.py tests/test_separator.py tests/test_storage.py
+EXTRA_TESTS = tests/app tests/library/test_remote.py --ignore tests/app/test_page.py
 
 .PHONY: demo sounds test check docs oldest ffmpeg chromium clean
 
@@ -54,7 +55,8 @@ check: $(VENV)/dev.stamp
 docs: $(VENV)/dev.stamp
 	$(VENV)/bin/zensical build --clean --strict
 
-# No extra is there, so this is also what shows that separating needs none. It takes gigabytes:
+# At first no extra is there, which also shows that separating needs none; then those of the app and
+# of buckets. It takes gigabytes:
 # PYTHON=python3.10 make oldest
 oldest: ffmpeg
 	$(PYTHON) -m venv --clear $(OLDEST)
@@ -62,6 +64,8 @@ oldest: ffmpeg
 	$(OLDEST)/bin/uv pip install --python $(OLDEST) --resolution lowest-direct -e .
 	$(OLDEST)/bin/uv pip install --python $(OLDEST) hypothesis "pytest>=8.2" pytest-xdist
 	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(CORE_TESTS) $(PYTEST_ARGS)
+	$(OLDEST)/bin/uv pip install --python $(OLDEST) --resolution lowest-direct -e ".[app,remote]"
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(EXTRA_TESTS) $(PYTEST_ARGS)
 
 # musdb and stempeg call ffmpeg and ffprobe; the other programs say which samples are right. The
 # package itself can do without them.

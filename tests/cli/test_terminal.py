@@ -13,6 +13,7 @@ import soundfile
 
 import unetsep.playlists
 from tests.commands import call
+from tests.releases import needs
 from tests.signals import RATE, music
 from unetsep.cli.pipes import listed_files
 from unetsep.cli.startup import raise_broken_pipes, write_utf8
@@ -129,6 +130,7 @@ def test_a_table_for_a_closed_stdout_is_no_error() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+@needs("rich", "14.3")  # before it an empty line came first
 def test_a_page_is_written_even_if_stderr_is_full(tmp_path: Path) -> None:
     folder = tmp_path / "d:fire:"
     folder.mkdir()

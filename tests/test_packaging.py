@@ -104,9 +104,11 @@ def test_the_source_archive_holds_all_of_the_repository_but_audio(sdist: Path) -
     assert ours <= names
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff"} <= names
     assert {"Makefile", "Dockerfile", "zensical.toml"} <= names
+    assert {"eslint.config.mjs", ".prettierrc.json"} <= names
     assert {"pyproject.toml", "constraints.txt", "weights_manifest.json", "hubconf.py"} <= names
     assert not [name for name in names if name.lower().endswith(tuple(AUDIO_SUFFIXES))]
-    assert not [name for name in names if name.startswith((".venv", ".ci", "runs", "demo"))]
+    assert not [name for name in names if name.startswith((".venv", "runs", "demo"))]
+    assert [name for name in names if name.startswith(".ci/")] == [".ci/run"]
 
 
 def test_separating_needs_only_the_core_packages(wheel: Path) -> None:

@@ -3,7 +3,7 @@
 # make test   run all tests
 # make check  lint and type-check
 # make docs   the site of the documentation, in site/
-# make oldest the tests of separating with the oldest versions that pyproject.toml allows
+# make oldest the tests of separating, the app and buckets with the oldest versions that pyproject.toml allows
 
 PYTHON ?= python3
 VENV ?= .venv

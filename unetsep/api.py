@@ -240,7 +240,7 @@ def separate_to_files(
     with one decode, see `separate_file`.
 
     Processes may share an output folder. Each song is claimed while it is processed, and a small
-    hidden file beside the stems records how they were made, as with ``unetsep separate``.
+    dotfile beside the stems records how they were made, as with ``unetsep separate``.
 
     Parameters
     ----------

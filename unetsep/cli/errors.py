@@ -176,7 +176,8 @@ class ExtraCommand(SectionedCommand):
             package, _, module = (error.name or "").partition(".")
             if package == __name__.partition(".")[0]:
                 raise  # a bug of unetsep
-            if module and find_spec(package):
+            # Not of a namespace package, whose name no distribution need have.
+            if module and (spec := find_spec(package)) and spec.origin:
                 lack = f"which the installed {package} lacks: run pip install --upgrade {package}"
             else:
                 from ..errors import how_to_install

@@ -5,6 +5,7 @@ Users of Demucs, Spleeter, audio-separator or Open-Unmix type them from habit.
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import click
@@ -48,7 +49,6 @@ TRANSLATIONS = {
     "--vr_enable_tta": "--passes 4",
     "--model_file_dir": "UNETSEP_HOME=DIR",
     "--single_stem": "--stems vocals or --instrumental",
-    "--invert_spect": "--instrumental",
     "--targets": "--stems",
     "--residual": "--two-stems",
     "--outdir": "--output",
@@ -76,6 +76,7 @@ REMARKS = {
     "--use_autocast": NOT_NEEDED,
     "--chunk_duration": NOT_NEEDED,
     "--mdx_segment_size": NOT_NEEDED,
+    "--invert_spect": NOT_NEEDED,
     "--clip-mode": "Stems that would clip are always lowered, all alike.",
     "--normalization": "Levels stay as they are in the song.",
 }
@@ -95,7 +96,8 @@ class SeparateCommand(SectionedCommand):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            names = [w.partition("=")[0] if w.startswith("--") else w[:2] for w in words]
+            options = itertools.takewhile(lambda word: word != "--", words)
+            names = [w.partition("=")[0] if w.startswith("--") else w[:2] for w in options]
             answers = {name: _answer(name) for name in (error.option_name, *names)}
             if not answers[error.option_name]:
                 raise

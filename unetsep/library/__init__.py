@@ -7,7 +7,7 @@ shards    shares of the songs for job arrays
 ray       the songs of a run on a Ray cluster
 machines  machines of a cluster, and how many slots fit on them
 claims    locks that die with their process: two runs never do one song
-records   what made a song's stems, in a hidden file beside them
+records   what made a song's stems, in a dotfile beside them
 remote    songs and stems at URLs
 stem_uploads  uploads of stems to a store
 store     files at a URL: read, written and renamed, with retries

@@ -1,6 +1,6 @@
 """Locks that die with their process, so that two runs never work on one song.
 
-A claim is a hidden file that names its owner. On one machine the system's lock on it decides.
+A claim is a dotfile that names its owner. On one machine the system's lock on it decides.
 Between machines that share a disk, or mounts of one network drive, locks may be invisible: there a
 claim is alive as long as its owner keeps updating the file's time.
 """

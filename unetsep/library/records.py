@@ -1,4 +1,4 @@
-"""Records of what made a song's stems: small hidden files beside them, written with them.
+"""Records of what made a song's stems: small dotfiles beside them, written with them.
 
 A record has an entry for each choice of stems: input, models, options, version, and the outputs
 with their sizes. An entry is marked as incomplete before its stems get their names, and as

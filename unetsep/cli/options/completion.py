@@ -35,8 +35,9 @@ def complete_file(_: click.Context, __: click.Parameter, prefix: str) -> list[An
 def completion(ctx: click.Context, shell: str) -> None:
     """Print a SHELL's completion of commands, options and models.
 
-    For bash, put eval "$(unetsep completion bash)" into ~/.bashrc; for zsh the same with zsh
-    into ~/.zshrc. For fish, write it to ~/.config/fish/completions/unetsep.fish.
+    Save it in a file once, and read that file in ~/.bashrc by ". FILE", or in ~/.zshrc by
+    "autoload -Uz compinit && compinit && . FILE". fish finds it as
+    ~/.config/fish/completions/unetsep.fish.
     """
     from click.shell_completion import get_completion_class
 

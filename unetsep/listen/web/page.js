@@ -275,6 +275,7 @@ class Page {
     this.drawLoop(engine.loop);
     setText($("loop-times"), this.loopTimes);
     this.sayDials();
+    if (!engine.playing) this.sayPosition();
   }
 
   sayDials() {
@@ -305,7 +306,7 @@ class Page {
     this.tenths = tenths;
     setRange($("position"), seconds);
     // While the song plays, a screen reader would talk over it every second.
-    if (!this.engine.playing || document.activeElement !== $("position")) this.sayPosition();
+    if (document.activeElement !== $("position")) this.sayPosition();
     setText($("clock"), `${clock(seconds)} / ${clock(this.engine.duration)}`);
   }
 

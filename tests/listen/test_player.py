@@ -1468,19 +1468,26 @@ def test_more_contrast_makes_lines_and_waves_visible(player: Any) -> None:
     assert [before[1], more[1]] == [False, True]
     assert before[0] != more[0] == "rgb(118, 118, 118)"
     assert before[2] != more[2]
+    stems = [f"#{bytes(rgb).hex()}" for rgb in (*pieces.COLOURS.values(), *pieces.MORE_COLOURS)]
     for scheme, paper in (("light", [255, 255, 255]), ("dark", [29, 32, 37])):
-        with screen(player, 1280, 900, prefers_contrast="more", prefers_color_scheme=scheme):
-            contrasts = player.execute_script(
-                """
-                return unetsepPlayer.lanes.flatMap(({ surfer }) =>
-                  ["waveColor", "progressColor"].map((name) =>
-                    contrast(surfer.options[name].match(/\\d+/g).map(Number), arguments[0])));
-                """,
-                paper,
-            )
-        assert len(contrasts) == 8
-        assert min(contrasts[::2]) >= 3, scheme
-        assert min(contrasts[1::2]) >= 7, scheme
+        for wish, least in (("no-preference", (1, 1)), ("more", (3, 7))):
+            with screen(player, 1280, 900, prefers_contrast=wish, prefers_color_scheme=scheme):
+                contrasts = player.execute_script(
+                    """
+                    const [paper, stems] = arguments;
+                    return stems.map((stem) => {
+                      const { waveColor, progressColor } = waveColours(stem);
+                      const [wave, progress] = [waveColor, progressColor].map((colour) =>
+                        colour.match(/\\d+/g).map(Number));
+                      const pairs = [[wave, paper], [progress, paper], [wave, progress]];
+                      return pairs.map((pair) => contrast(...pair));
+                    });
+                    """,
+                    paper,
+                    stems,
+                )
+            assert len(contrasts) == 9
+            assert (np.min(contrasts, axis=0) >= (*least, 1.4)).all(), (scheme, wish)
 
 
 def test_the_page_is_as_large_as_the_browsers_letters(player: Any, page: Path) -> None:

@@ -60,19 +60,19 @@ function contrast(...colours) {
 
 /**
  * Colours of a waveform before and after it is played, opaque: wavesurfer draws the second over
- * the first. Users who ask for contrast get 3 and 7 to 1, by ink mixed in.
+ * the first. Users who ask for contrast get 3 and 7 to 1.
  */
 function waveColours(colour) {
   const paper = DARK.matches ? [29, 32, 37] : [255, 255, 255];
   const ink = DARK.matches ? [228, 229, 231] : [35, 38, 43];
+  // -1 is paper, 0 the colour, 1 ink.
+  const shade = (place) => mix(place < 0 ? paper : ink, rgb(colour), Math.abs(place));
   const strong = (least) => {
-    let share = 1;
-    while (share > 0 && contrast(mix(rgb(colour), ink, share), paper) < least) share -= 0.05;
-    return mix(rgb(colour), ink, share);
+    let place = -1;
+    while (contrast(shade(place), paper) < least) place += 0.05;
+    return shade(place);
   };
-  const colours = STRONG.matches
-    ? [strong(3), strong(7)]
-    : [mix(rgb(colour), paper, 0.5), rgb(colour)];
+  const colours = STRONG.matches ? [strong(3), strong(7)] : [shade(-0.5), shade(0)];
   const [waveColor, progressColor] = colours.map((one) => `rgb(${one.join(" ")})`);
   return { waveColor, progressColor };
 }

@@ -1080,10 +1080,12 @@ def test_audio_that_never_starts_times_out_with_a_message(player: Any) -> None:
     assert not run(player, "return engine.playing")
     message = player.find_element("id", "message")
     assert message.text.startswith("No sound starts: press play again, or connect a device")
+    assert run(player, "return engine.failure") == message.text
     player.execute_script("delete unetsepPlayer.engine.context.resume")
     click(player, "#play")
     wait(player, f"unetsepPlayer.engine.frame > {0.1 * RATE}")
     assert message.text == ""
+    assert run(player, "return engine.failure") is None
     run(player, "engine.pause()")
 
 

@@ -377,8 +377,8 @@ class App {
       });
     $("close").addEventListener("click", () => $("player").close());
     $("player").addEventListener("close", () => {
-      // The mix stays for the next time, unless the song is gone or the player could not load.
-      if (this.listened?.job && this.engine) {
+      // The mix stays for the next time, unless the song is gone or the player has failed.
+      if (this.listened?.job && this.engine?.failure === null) {
         this.engine.pause();
         this.engine.context?.suspend(); // an idle one keeps phones awake
       } else this.showPlayer("about:blank");

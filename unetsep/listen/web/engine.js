@@ -121,6 +121,7 @@ class Engine extends EventTarget {
     this.changes = 0;
     this.preparing = Promise.resolve(); // decoding for the last change
     this.margin = MARGIN;
+    this.failure = null; // message, until sound comes again
   }
 
   /** The frame that is audible now. */
@@ -229,6 +230,7 @@ class Engine extends EventTarget {
     const deck = new Deck(route, { model, from, loop, speed }, startTime);
     this.deck = deck;
     this.seeking = false;
+    this.failure = null;
     previous?.stop(startTime);
     if (!(await deck.fill())) await this.restart(deck);
   }
@@ -281,6 +283,7 @@ class Engine extends EventTarget {
 
   fail(error) {
     this.pause();
+    this.failure = error.message;
     this.dispatchEvent(new CustomEvent("failure", { detail: error }));
   }
 

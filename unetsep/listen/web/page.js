@@ -94,10 +94,7 @@ class Page {
         Object.assign(this.engine, { speed, semitones, volume });
       }
       this.engine.addEventListener("change", () => this.update());
-      this.engine.addEventListener("failure", (event) => {
-        this.failure = event.detail.message;
-        this.say(this.failure);
-      });
+      this.engine.addEventListener("failure", ({ detail }) => this.say(detail.message));
       this.show(index, name);
       await Promise.all([previous?.handOver(this.engine), playing && this.engine.play()]);
     } catch (error) {
@@ -361,7 +358,7 @@ class Page {
   togglePlay() {
     if (this.engine.playing) return this.engine.pause();
     // Clear an earlier failure to play, but no other message.
-    if ($("message").textContent === this.failure) this.say("");
+    if ($("message").textContent === this.engine.failure) this.say("");
     return this.engine.play();
   }
 

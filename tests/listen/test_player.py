@@ -331,10 +331,10 @@ def test_keys_move_and_reset_every_slider_of_a_stem(player: Any) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.keys import Keys
 
-    for setting, middle in (("pan", 0), ("volume", 1)):
+    for setting, middle, by in (("pan", 0, 0.05), ("volume", 1, 0.02)):
         value = f"return mixer.stem('drums').{setting}"
         run(player, f"unetsepPlayer.lanes[1].{setting}.input.focus()")
-        for key, step in ((Keys.ARROW_RIGHT, 0.05), (Keys.ARROW_LEFT, -0.05)):
+        for key, step in ((Keys.ARROW_RIGHT, by), (Keys.ARROW_LEFT, -by)):
             press(player, key)
             assert run(player, value) == pytest.approx(middle + step)
             press(player, key, Keys.DELETE)

@@ -128,7 +128,8 @@ class Lane {
   }
 
   slider(setting, label, min, max, say) {
-    const input = make("input", { type: "range", "aria-label": label, min, max, step: 0.05 });
+    const step = setting === "pan" ? 0.05 : 0.02;
+    const input = make("input", { type: "range", "aria-label": label, min, max, step });
     input.title = `${label}; double click or delete key: reset`;
     const set = (value) => {
       this.mixer.stem(this.name)[setting] = value;

@@ -658,6 +658,9 @@ def test_every_name_that_a_public_signature_needs_is_public() -> None:
 
 def test_every_public_name_has_a_module() -> None:
     assert {*unetsep._HOMES, "__version__"} == set(unetsep.__all__)
+    # By a function of this name type checkers would let any other name pass.
+    functions = re.findall(r"^def (\w+)", Path(unetsep.__file__).read_text("utf-8"), re.MULTILINE)
+    assert functions == ["__dir__"]
 
 
 def test_instrumentals_bit_rates_and_tags_are_as_on_the_command_line(

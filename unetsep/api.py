@@ -382,10 +382,13 @@ def _explain_copying(folder: str | None = None) -> Iterator[None]:
         yield
     # soundfile raises a bare AssertionError if it wrote fewer samples.
     except (OSError, soundfile.LibsndfileError, AssertionError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "the disk is full"
+        # Of a full disk libsndfile often says nothing else.
+        text = str(error).removesuffix("System error.") or "the disk takes no more"
+        reason = getattr(error, "strerror", None) or text
         raise WritingError(
             f"the audio could not be copied to {folder or 'the disk'} ({reason}): set TMPDIR to a "
-            "folder with more room, or separate a file that is on the disk",
+            "folder with more room, separate a file that is on the disk, or pass an array to "
+            "Separator.separate, which needs no disk",
             Path(folder) if folder else None,
             reason,
         ) from error
@@ -425,7 +428,8 @@ def _signal(audio: tuple[Audio, float]) -> tuple[Signal, int]:
     if not isinstance(audio, tuple) or len(audio) != 2:
         raise ValueError(
             f"expected a path, a file or (audio, sample_rate), got {type(audio).__name__}: what "
-            "has no sample rate goes to Separator.separate, or in a pair with it"
+            "has no sample rate goes to Separator.separate, or in a pair with it; several songs "
+            "come one by one, with one Separator as the model"
         )
     rate = as_rate(audio[1])
     signal = np.atleast_2d(as_signal(audio[0]))

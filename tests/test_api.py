@@ -214,11 +214,16 @@ def test_both_functions_take_the_same_keywords(function: object) -> None:
     assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["audio", "output_dir"]
 
 
-def test_the_repr_of_stems_is_one_line(tune: Path, tiny_separator: Separator) -> None:
+def test_the_repr_of_stems_is_one_line_and_their_names_are_completed(
+    tune: Path, tiny_separator: Separator
+) -> None:
     stems = unetsep.separate(tune, model=tiny_separator, two_stems="bass", duration=0.5)
     shape = stems["bass"].shape
     shown = f"Separation({{'bass': {shape}, 'no_bass': {shape}}}, sample_rate=44100, model='tiny')"
     assert repr(stems) == shown
+    assert stems._ipython_key_completions_() == ["bass", "no_bass"]
+    with pytest.raises(KeyError, match="no stem 'vocals': expected bass, no_bass"):
+        stems["vocals"]
 
 
 def test_both_functions_make_the_same_report(

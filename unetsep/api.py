@@ -54,6 +54,8 @@ ShowInput = Callable[[SeparationReport], SeparationReport]
 class Separation(Mapping[str, Signal]):
     """Separated stems, a mapping from stem name to ``(channels, samples)`` float32.
 
+    All share one block of memory: to keep a stem and free the others, copy it.
+
     Parameters
     ----------
     stems
@@ -82,7 +84,12 @@ class Separation(Mapping[str, Signal]):
         return f"Separation({shapes}, sample_rate={self.sample_rate}, model={self.report.model!r})"
 
     def __getitem__(self, stem: str) -> Signal:
+        if stem not in self.stems:
+            raise KeyError(f"no stem {stem!r}: expected {', '.join(self)}")
         return self.stems[stem]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.stems)

@@ -16,6 +16,7 @@ import soundfile
 
 from .dsp.arrays import Signal, as_rate, as_signal, check_finite
 from .dsp.song_stream import Progress
+from .ensemble import ModelLike
 from .errors import AudioError, UnetsepError, WritingError
 from .file_options import FileOptions
 from .files import (
@@ -102,7 +103,7 @@ def separate(
     audio: AudioInput,
     output_dir: str | Path | None = None,
     *,
-    model: str | Path | Sequence[str | Path] | Separator = "default",
+    model: ModelLike | Sequence[ModelLike] | Separator = "default",
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
     without: str | None = None,
@@ -133,8 +134,8 @@ def separate(
     output_dir
         Folder for ``<song>/<stem>.<container>``; created if missing.
     model
-        Name or path of a checkpoint, a list of these (whose masks are averaged), or a
-        `Separator` to reuse.
+        Name or path of a checkpoint, a network or a `Model`; a list of these, whose masks are
+        averaged; or a `Separator` to reuse. Only that has a choice of device and precision.
     stems, two_stems
         See `Separator.select`.
     without
@@ -224,7 +225,7 @@ def separate_to_files(
     audio: AudioInput,
     output_dir: str | Path,
     *,
-    model: str | Path | Sequence[str | Path] | Separator = "default",
+    model: ModelLike | Sequence[ModelLike] | Separator = "default",
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
     without: str | None = None,

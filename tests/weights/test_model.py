@@ -190,6 +190,17 @@ def test_a_waveform_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
         Model(seed_network(JOINT))(torch.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    ("waveform", "advice"),
+    [(np.zeros((1, 2, 9)), "torch.from_numpy"), (torch.zeros(1, 2, 9).double(), "torch.float32")],
+)
+def test_a_waveform_of_another_type_is_refused_with_advice(waveform: Any, advice: str) -> None:
+    with pytest.raises(ValueError, match=rf"expected .*, got .*: use .*{advice}"):
+        Model(seed_network(JOINT))(waveform)
+    with pytest.raises(ValueError, match=r"expected a network, got 'fast': use Model.from_pretr"):
+        Model("fast")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["fast", "default"])
 def test_published_models_are_loaded_by_name(name: str) -> None:
     model = Model.from_pretrained(name)

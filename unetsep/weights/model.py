@@ -59,6 +59,8 @@ class Model(nn.Module):
 
     def __init__(self, network: MaskNetwork) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"expected a network, got {network!r}: use Model.from_pretrained")
         self.config: ModelConfig = network.config
         self.network = network
         self.guide: UNet | None = network.guide if isinstance(network, Guided) else None
@@ -183,8 +185,14 @@ class Model(nn.Module):
         Raises
         ------
         ValueError
-            If the shape is another one, or the array is empty.
+            If it is no tensor, or empty, or its shape or type is another one.
         """
+        if not isinstance(waveform, Tensor):
+            kind = type(waveform).__name__
+            raise ValueError(f"expected a tensor, got {kind}: use torch.from_numpy")
+        dtype = self.window.dtype
+        if torch.promote_types(waveform.dtype, dtype) != dtype:
+            raise ValueError(f"expected {dtype}, got {waveform.dtype}: use .to({dtype})")
         if waveform.dim() != 3 or 0 in waveform.shape:
             raise ValueError(
                 "expected waveforms (batch, channels, samples), none of them 0, "

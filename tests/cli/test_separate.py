@@ -920,6 +920,11 @@ def test_pipes_and_devices_are_not_replaced_by_stems(run, song, tmp_path, words)
         assert pipe.is_symlink() == bool(words)
         pipe.unlink()
     assert Path("/dev/null").is_char_device()
+    assert run(path, "--overwrite").exit_code == 0
+    pipe.unlink()
+    os.mkfifo(pipe)  # in place of a stem that the record knows
+    result = run(path, "--skip-existing", *words)
+    assert f"left alone, {pipe} was changed after it was made" in result.stderr
 
 
 def test_stems_are_recognised_by_records_above_their_folder(run, song, tmp_path):

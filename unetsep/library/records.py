@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,6 +226,8 @@ class Record:
         name = self.output_name(path)
         try:
             status, recorded = path.stat(), self.path.stat().st_mtime
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe may never end
+                return False
             is_new = entry["complete"] and status.st_mtime > recorded + TIME_STEP
             if status.st_size == entry["outputs"].get(name) and not is_new:
                 return True

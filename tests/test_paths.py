@@ -13,7 +13,7 @@ import soundfile
 import unetsep.drives
 import unetsep.paths
 from tests.files import take_for_one, touch
-from unetsep.audio.tags import Tags
+from unetsep.audio.tags import Tags, read_tags
 from unetsep.drives import NameRules
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.inputs import Input
@@ -27,6 +27,7 @@ from unetsep.paths import (
     name_targets,
     refuse_existing,
     target_path,
+    uses_tags,
     with_namesakes,
     with_tags,
 )
@@ -235,7 +236,9 @@ def test_the_advice_on_a_clash_resolves_it(tmp_path, names, template, remedy):
     ("template", "ext"),
     [(TEMPLATE, "wav"), ("{track}.{ext}", "mp3"), ("{track}.{ext}", "stem.mp4")],
 )
-def test_the_advice_on_a_clash_uses_tags(tmp_path, names, tags, remedy, template, ext):
+def test_the_advice_on_a_clash_uses_tags(tmp_path, names, tags, remedy, template, ext, monkeypatch):
+    reads = []
+    monkeypatch.setattr("unetsep.paths.read_tags", lambda p: reads.append(p) or read_tags(p))
     key, values = tags
     for name, value in zip(names, values, strict=True):
         path = tmp_path / name
@@ -245,11 +248,14 @@ def test_the_advice_on_a_clash_uses_tags(tmp_path, names, tags, remedy, template
         file[key] = value
         file.save()
     songs = [Input(tmp_path / name, "x") for name in names]
-    models, together = [ModelNames("m", ["bass"])], ext == "stem.mp4"
+    together = ext == "stem.mp4"
+    models = [ModelNames("m", ["bass", "drums"] if "{stem}" in template else ["bass"])]
     options = {"ext": ext, "together": together, "name_rules": NameRules()}
-    clash, _ = clashes_among(
-        songs, name_targets(songs, models, tmp_path / "o", template, **options)
-    )
+    targets = name_targets(songs, models, tmp_path / "o", template, **options)
+    clash, _ = clashes_among(songs, targets)
+    assert len(reads) == (0 if "suffix" in remedy else len(songs))
+    at_url = Input(UrlPath("https://x.org/y.wav"), "y")
+    assert not uses_tags(find_clashes(songs, targets, NameRules(), [at_url])[0])
     advice = remedy + (".{ext}" if together else "/{stem}.{ext}")
     assert clash.endswith(f": give --filename more fields, such as {advice}")
     targets = name_targets(with_tags(songs, advice), models, tmp_path / "o", advice, **options)

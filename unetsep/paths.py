@@ -27,6 +27,7 @@ from .drives import (
 )
 from .errors import AudioError, UnetsepError
 from .inputs import Input
+from .locations import is_url
 
 TEMPLATE = "{track}/{stem}.{ext}"
 # For a single file per song: the song without a stem, or all stems together.
@@ -97,7 +98,10 @@ def with_tags(songs: Iterable[Input], template: str) -> list[Input]:
     """The songs with their tags, which are read only if the template needs them."""
     if not uses_tags(template):
         return list(songs)
-    return [song if song.error else replace(song, tags=read_tags(song.path)) for song in songs]
+    return [
+        song if song.error or song.tags else replace(song, tags=read_tags(song.path))
+        for song in songs
+    ]
 
 
 def _tag_values(tags: Tags, track: str) -> dict[str, str]:
@@ -299,8 +303,12 @@ def find_clashes(
     song_files = FileMap[bool](name_rules.same)
     writers = FileMap[dict[int, Path]](name_rules.same)  # songs by number, and their path
     shared: list[dict[int, Path]] = []
-    for song in (*songs, *others):
+    all_songs = (*songs, *others)
+    for song in all_songs:
         song_files.setdefault(real_path(song.path), True)
+    # Tags of songs at URLs are unknown before they are downloaded.
+    local = not any(is_url(str(song.path)) for song in all_songs)
+    starts = [start for start in NAME_STARTS if local or not uses_tags(start)]
     clashes: list[str | None] = [song.error for song in songs]
     for index, (song, per_model) in enumerate(zip(songs, targets, strict=True)):
         if song.error:
@@ -314,18 +322,22 @@ def find_clashes(
             paths[index] = path
             if len(paths) == 2:
                 shared.append(paths)
-    for paths in shared:
-        clash = _clash([songs[index] for index in paths], list(paths.values()), name_rules)
+    # One message for all stems of the same songs.
+    for paths in {tuple(paths): paths for paths in shared}.values():
+        clash = _clash([songs[index] for index in paths], [*paths.values()], starts, name_rules)
         for index in paths:
             clashes[index] = clash
     return clashes
 
 
-def _clash(songs: Sequence[Input], paths: Sequence[Path], name_rules: NameRules) -> str:
+def _clash(
+    songs: Sequence[Input], paths: Sequence[Path], starts: Iterable[str], name_rules: NameRules
+) -> str:
     """The message for songs that would write the same file, each by a path of its own."""
     # Otherwise a link leads to the same folder, and another name would not help.
     same_name = len(set(map(folded, paths))) == 1
-    remedy = _remedy(songs, in_real_folder(paths[0]), name_rules) if same_name else ELSEWHERE
+    target = in_real_folder(paths[0])
+    remedy = _remedy(songs, target, starts, name_rules) if same_name else ELSEWHERE
     names = [str(song.path) for song in songs]
     if len(names) > NAMED_SONGS:
         names = [*names[: NAMED_SONGS - 1], f"{len(names) - NAMED_SONGS + 1} others"]
@@ -333,16 +345,18 @@ def _clash(songs: Sequence[Input], paths: Sequence[Path], name_rules: NameRules)
     return f"{', '.join(names[:-1])} and {names[-1]} {claim} {paths[-1]}: {remedy}"
 
 
-def _remedy(songs: Sequence[Input], path: Path, name_rules: NameRules) -> str:
+def _remedy(
+    songs: Sequence[Input], path: Path, starts: Iterable[str], name_rules: NameRules
+) -> str:
     """Advice on how songs, whose stems would be in one file, can get different names."""
     if len({str(song.path) for song in songs}) < len(songs):  # URLs that differ in their query
         return "separate each by itself, to its own folder with -o"
     together = [row.suffix for row in CONTAINERS.values() if row.together]
     end = ".{ext}" if any(path.name.endswith(f".{each}") for each in together) else "/{stem}.{ext}"
-    for start in NAME_STARTS:
+    for start in starts:
         template = start + end
-        tagged = with_tags(songs, template)
-        names = [path.parent / target_path(template, s, "stem", "ext", "model") for s in tagged]
+        songs = with_tags(songs, template)
+        names = [path.parent / target_path(template, s, "stem", "ext", "model") for s in songs]
         owners = FileMap[int](name_rules.same)
         if all(owners.setdefault(name, index) == index for index, name in enumerate(names)):
             return f"give --filename more fields, such as {template}"

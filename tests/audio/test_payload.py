@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
@@ -83,10 +84,25 @@ def test_a_mark_reads_beginning_middle_and_end(tmp_path):
         assert audio_sha256(path) != mark.split()[1]
 
 
+def test_tags_of_all_streams_in_an_ogg_file_do_not_count(tmp_path):
+    paths = [write(tmp_path / f"{seed}.ogg", seed=seed) for seed in range(2)]
+    hashes = []
+    for _ in range(2):
+        (a, *a_pages), (b, *b_pages) = (
+            re.split(b"(?=OggS\\0)", path.read_bytes())[1:] for path in paths
+        )
+        path = tmp_path / "both.ogg"
+        path.write_bytes(b"".join([a, b, *a_pages, *b_pages]))
+        hashes.append(audio_sha256(path))
+        tag(paths[1])
+    assert hashes[0] == hashes[1]
+
+
 @pytest.mark.parametrize(
     "head",
     [
         b"",
+        b"ID3\4\0\0\x7f\x7f\x7f\x7f",
         b"fLaC",
         b"OggS",
         b"OggS" + bytes(22) + b"\xff",
@@ -100,7 +116,9 @@ def test_a_mark_reads_beginning_middle_and_end(tmp_path):
 def test_all_of_a_damaged_file_counts(tmp_path, head):
     path = tmp_path / "a"
     noise = np.random.default_rng(0).bytes(10_000)
-    for begin in (noise, bytes(10_000)):
+    # The last byte of APE tags of 2 GiB is reserved.
+    tags = struct.pack("<8sIIII7x", b"APETAGEX", 2000, 2**31 - 1, 1, 0)
+    for begin in (noise, bytes(10_000), noise + tags):
         path.write_bytes(head + begin + b"\0")
         before = audio_sha256(path), audio_mark(path)
         path.write_bytes(head + begin + b"\1")

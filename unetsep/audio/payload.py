@@ -82,7 +82,8 @@ def _audio_spans(file: BinaryIO) -> list[Span]:
         spans = _chunk_spans(file, length)
     elif head[4:] == b"ftyp":
         spans = _mp4_spans(file, length)
-    return spans or [(begin, end)]
+    # Damaged tags may claim all: then they count, too.
+    return spans or ([(begin, end)] if begin < end else [(0, length)])
 
 
 def _flac_spans(file: BinaryIO, at: int, end: int) -> list[Span]:
@@ -105,7 +106,7 @@ def _flac_spans(file: BinaryIO, at: int, end: int) -> list[Span]:
 def _ogg_spans(file: BinaryIO, at: int, end: int) -> list[Span]:
     """The packets in the pages, but the second of each stream, which has the tags."""
     spans: list[Span] = []
-    in_tags = False
+    in_tags: set[bytes] = set()  # serial numbers of streams
     while at < end:
         file.seek(at)
         head = file.read(PAGE_HEAD)
@@ -113,14 +114,15 @@ def _ogg_spans(file: BinaryIO, at: int, end: int) -> list[Span]:
             return [*spans, (at, end)]
         head += file.read(head[-1])
         begin, after = at + len(head), min(end, at + page_bytes(head))
-        is_first = bool(head[5] & 2)
-        if in_tags and not is_first:
+        serial, is_first = head[14:18], bool(head[5] & 2)
+        if serial in in_tags and not is_first:
             for size in head[PAGE_HEAD:]:
                 begin += size
                 if size < 255:  # the end of a packet
-                    in_tags = False
+                    in_tags.remove(serial)
                     break
-        in_tags |= is_first
+        if is_first:
+            in_tags.add(serial)
         spans.append((begin, after))
         at = max(after, at + PAGE_HEAD)
     return spans

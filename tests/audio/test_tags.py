@@ -343,6 +343,11 @@ def test_a_tempo_with_a_fraction_is_kept_in_m4a(tagged, text, atom, expected):
     write_tags(path, "m4a", Tags({"bpm": (text,)}))
     assert mp4.MP4(path)["tmpo"] == [atom]
     assert read_tags(path).values["bpm"] == (expected,)
+    for useless in (b"", b"0", b"Fast"):
+        file = mp4.MP4(path)
+        file["----:com.apple.iTunes:BPM"] = [useless]
+        file.save()
+        assert read_tags(path).values["bpm"] == (str(atom),)
 
 
 @pytest.mark.parametrize("container", ["wav", "mp3"])

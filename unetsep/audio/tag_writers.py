@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import AudioError
 from .channels import MASK_COMMENT
-from .tags import FREE_FORM, FRONT_COVER, MP4_BPM, NAMES, TOTALS, Cover, Tags, mime_of
+from .tags import FREE_FORM, FRONT_COVER, MP4_BPM, NAMES, TOTALS, Cover, Tags, mime_of, number_of
 
 # Largest cover: FLAC counts the bytes of a block in 24 bits, with the picture's header.
 COVER_BYTES = {"flac": (1 << 24) - (1 << 10)}
@@ -225,7 +225,7 @@ def _write_mp4(path: Path, tags: Tags) -> None:
             if any(pair := _pair(texts[0])):
                 file[atom] = [pair]
         elif name == "bpm":
-            if tempo := _number(texts[0]):
+            if tempo := number_of(texts[0]):
                 file[atom] = [int(tempo + 0.5)]
                 if tempo % 1:  # Mixxx reads it there, and the atom holds integers only
                     file[MP4_BPM] = [MP4FreeForm(f"{tempo:g}".encode())]
@@ -243,16 +243,7 @@ def _write_mp4(path: Path, tags: Tags) -> None:
 def _pair(text: str) -> tuple[int, int]:
     """``3/12`` as two numbers that an atom can hold."""
     number, _, total = text.partition("/")
-    return round(_number(number)), round(_number(total))
-
-
-def _number(text: str) -> float:
-    """A number from 0 to 65535, maybe with a decimal comma; 0 if the text is not one."""
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        return 0.0
-    return value if 0 <= value <= 0xFFFF else 0.0
+    return round(number_of(number)), round(number_of(total))
 
 
 WRITERS: dict[str, Callable[[Path, Tags], None]] = {

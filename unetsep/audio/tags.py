@@ -221,14 +221,28 @@ def _vorbis_texts(tags: Any, name: str, names: TagNames) -> list[str]:
 
 
 def _mp4_texts(tags: Any, name: str, names: TagNames) -> list[str]:
-    atom = MP4_BPM if name == "bpm" and MP4_BPM in tags else names.mp4
-    values = tags.get(atom, [])
+    if name == "bpm" and (tempos := list(filter(number_of, _free_texts(tags, MP4_BPM)))):
+        return tempos
+    values = tags.get(names.mp4, [])
     if name in TOTALS:
         pairs = ((number, total) for number, total in values if number)
         return [f"{number}/{total}" if total else str(number) for number, total in pairs]
-    if atom.startswith(FREE_FORM):
-        return [bytes(value).decode("utf-8", "replace") for value in values]
+    if names.mp4.startswith(FREE_FORM):
+        return _free_texts(tags, names.mp4)
     return [str(value) for value in values if value]
+
+
+def _free_texts(tags: Any, atom: str) -> list[str]:
+    return [bytes(value).decode("utf-8", "replace") for value in tags.get(atom, [])]
+
+
+def number_of(text: str) -> float:
+    """A number from 0 to 65535, maybe with a decimal comma; 0 if the text is not one."""
+    try:
+        value = float(text.replace(",", "."))
+    except ValueError:
+        return 0.0
+    return value if 0 <= value <= 0xFFFF else 0.0
 
 
 def _ffmpeg_texts(tags: Any, name: str, names: TagNames) -> list[str]:

@@ -413,6 +413,7 @@ def test_the_second_of_two_runs_notices_the_first_before_renaming(
 
     monkeypatch.setattr(Store, "put", put)
     memory.store.clear()
+    monkeypatch.setattr("unetsep.library.songs.__version__", "9.0")  # with the same stems
     assert run(song, "-o", f"{BUCKET}/out").exit_code == 0
     assert dict(memory.store) == other_run  # the same objects, none written again
     memory.store.clear()

@@ -155,9 +155,9 @@ def _signature(path: Path) -> tuple[int, int]:
 
 
 def _content(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry without the path and time of its song."""
+    """What decides the stems, and their sizes: no path and time of the song, and no version."""
     song = entry.get("input", {})
-    return {**entry, "input": (song.get("bytes"), song.get("sha256"))}
+    return {**entry, "input": (song.get("bytes"), song.get("sha256")), "unetsep": None}
 
 
 def _raise_if_stopped(shared: Shared) -> None:

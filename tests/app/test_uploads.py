@@ -76,10 +76,13 @@ def test_a_file_is_refused_at_the_first_byte_over_the_limit() -> None:
         (b"\r\n--mask\r\n", "first line is not its boundary"),
     ],
 )
-def test_a_body_that_is_no_form_is_refused_with_a_message(body: bytes, sentence: str) -> None:
+def test_a_body_that_is_no_form_is_refused_with_a_message(
+    body: bytes, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(RefusedError, match=sentence) as caught:
         read(body, 50)[0].check()
     assert caught.value.status == 400
+    assert not caplog.records
 
 
 def test_a_song_whose_sender_disconnects_after_its_last_byte_is_not_separated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from .jobs import JobLimits, RefusedError, disk_errors
+
+# It warns of each broken form, as its exception does, which becomes the client's answer.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 PIECE = 1 << 20  # bytes that are buffered before they are written
 MAX_FIELDS, FIELD_BYTES = 20, 4096

@@ -116,7 +116,7 @@ class Recipe:
     options
         Plain values.
     version
-        Of unetsep.
+        Of unetsep, for messages: the edition decides.
     edition
         The version's `unetsep.version.STEMS_EDITION`.
     """

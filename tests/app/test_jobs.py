@@ -311,6 +311,37 @@ def test_a_failing_disk_refuses_a_job_and_is_no_internal_error(
     assert queue.add(10).folder.exists()
 
 
+def test_songs_that_were_not_used_of_late_make_room_for_others(tmp_path: Path) -> None:
+    done: list[SeparationJob] = []
+
+    async def separate_slowly(folder: Path) -> dict[str, Any]:
+        report = separate(folder)
+        while done[0].folder.exists():
+            await asyncio.sleep(0.01)
+        return report
+
+    async def work() -> None:
+        worker = ScriptedWorker(*3 * [separate], separate_slowly)
+        queue = JobQueue(tmp_path, worker, JobLimits(disk_bytes=305))
+        queue.start()
+        done.extend(enqueue(queue, name) for name in ("First", "Second", "Third"))
+        await wait_for_end(*done)
+        for job, age in zip(done, (900, 1000, 0), strict=True):
+            job.last_used -= age
+        with pytest.raises(RefusedError, match="not enough disk space"):
+            queue.add(206)
+        assert list(queue.jobs.values()) == done
+        fourth = enqueue(queue, "Fourth")
+        assert list(queue.jobs.values()) == [done[0], done[2], fourth]
+        assert not done[1].folder.exists()
+        await wait_for_end(fourth)
+        assert fourth.state == "done"
+        assert list(queue.jobs.values()) == [done[2], fourth]
+        await queue.close()
+
+    asyncio.run(work())
+
+
 def test_zips_that_are_written_at_once_share_the_disk_space(tmp_path: Path) -> None:
     async def work() -> None:
         limits = JobLimits(disk_bytes=350)  # two stems of 100 bytes, and one zip

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..errors import AudioError
 from ..version import __version__
 from .choices import FORBIDDEN, JobChoice, ModelOffer, flag, formats, qualities, safe_name
-from .jobs import MISTAKE, RETRY, JobQueue, RefusedError, SeparationJob
+from .jobs import MISTAKE, RECENT, RETRY, JobQueue, RefusedError, SeparationJob
 from .openapi import describe, render
 from .uploads import announced_bytes, cut_off, receive
 
@@ -294,7 +294,7 @@ class Handlers:
         self._queue.metrics.refused.labels(error.reason).inc()
         headers = {"connection": "close"}
         if error.status in (429, 507):
-            headers["retry-after"] = str(RETRY)
+            headers["retry-after"] = str(RETRY if error.status == 429 else RECENT)
         return Refusal({"error": str(error)}, error.status, headers=headers)
 
     async def explain(self, request: Request, error: Exception) -> Response:

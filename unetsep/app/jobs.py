@@ -28,7 +28,8 @@ from .folder import size_of
 from .process import WorkerError, WorkerProcess
 
 PERIOD = 5.0  # s between checks for expired jobs
-RETRY = 10  # s after which a client may retry
+RETRY = 10  # s after which a client may retry, if the queue is full
+RECENT = 600  # s from the last use of a finished job in which no other may take its disk space
 PLAYER_SHARE = 0.1  # of the progress bar
 FINAL_STATES = ("done", "failed")
 MISTAKE = "the app failed unexpectedly: its log says why"
@@ -318,8 +319,30 @@ class JobQueue:
 
     def _check_room(self, bytes_: int) -> None:
         free = shutil.disk_usage(self._folder).free
-        if self.bytes + bytes_ > self.limits.disk_bytes or bytes_ > free:
+        if not self._make_room(max(self.bytes + bytes_ - self.limits.disk_bytes, bytes_ - free)):
             raise RefusedError("there is not enough disk space: remove finished songs", 507, "disk")
+
+    def _make_room(self, bytes_: int) -> bool:
+        """Remove the longest unused finished jobs; none if that frees too little."""
+        latest = time.monotonic() - RECENT
+        unused = [
+            job
+            for job in self.jobs.values()
+            if job.bytes
+            and job.ended.is_set()
+            and job.last_used < latest
+            and not job.zipping.locked()
+        ]
+        if bytes_ > sum(job.bytes for job in unused):
+            return False
+        unused.sort(key=lambda job: job.last_used, reverse=True)
+        while bytes_ > 0:
+            job = unused.pop()
+            bytes_ -= job.bytes
+            self._forget(job)
+            job.state = "removed"
+            shutil.rmtree(job.folder, ignore_errors=True)
+        return True
 
     def enqueue(self, job: SeparationJob, name: str, choice: JobChoice, bytes_: int) -> None:
         """Queue a job whose upload is complete."""
@@ -437,7 +460,7 @@ class JobQueue:
             seconds = watch.look()
             if seconds >= self.limits.seconds:
                 job.error = f"it took longer than {self.limits.seconds / 60:g} minutes"
-            elif self.bytes > self.limits.disk_bytes:
+            elif not self._make_room(self.bytes - self.limits.disk_bytes):
                 job.error = "its stems need more disk space than there is: remove finished songs"
             else:
                 await asyncio.sleep(min(1.0, self.limits.seconds - seconds))

@@ -299,7 +299,7 @@ class App {
     $("limits").textContent = `Songs or videos, up to ${sizeWords(limits.upload_bytes)} each`;
     const keep = spanWords(limits.keep_seconds);
     $("keep").textContent =
-      `Songs are removed ${keep} after you last used them, and when the app ends.`;
+      `Songs are removed ${keep} after you last used them, earlier if space is short, and when the app ends.`;
   }
 
   /** Whether the app has lost a model, in a restart; the lists then show its present ones. */

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,13 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     until(lambda: states(page) == {short.stem: "Ready"})
     assert page.title == "1 ready · unetsep"
     check_look(page)
+    limits = app.queue.limits
+    app.queue.limits = replace(limits, disk_bytes=app.queue.bytes)  # no room for the zip
+    page.find_element("link text", "Download all").click()
+    refused = "There is not enough disk space: remove finished songs."
+    until(lambda: page.find_element("id", "message").text == refused)
+    assert ["status of 507" in text for text in complaints(page)] == [True]
+    app.queue.limits = limits
     page.find_element("link text", "Download all").click()
     zipped = until(lambda: list(downloads.glob("My tune.zip")))
     (job,) = app.queue.jobs.values()

@@ -158,7 +158,7 @@ class SongRow {
     link.addEventListener("click", async (event) => {
       if (!event.isTrusted) return; // by link.click() below
       event.preventDefault();
-      if (await this.page.check(this)) link.click();
+      if (await this.page.check(this, link.href)) link.click();
     });
     return link;
   }
@@ -651,11 +651,12 @@ class App {
     row.fail(GONE);
   }
 
-  /** Whether the server still has the stems of a row, which may have been ready for days. */
-  async check(row) {
+  /** Whether the server still has the stems of a row, and a file; if not, say why. */
+  async check(row, url = null) {
     try {
       const [job] = await this.jobs([row.job.id]);
       if (!job) this.lose(row);
+      else if (url) await ask(url, { headers: { Range: "bytes=0-0" } }); // a zip needs room
       return Boolean(job) && row.state !== "removed";
     } catch (error) {
       this.announce(error.message);

@@ -387,7 +387,7 @@ def test_odd_names_are_made_safe_and_lead_nowhere(
 
 
 def test_a_file_that_is_no_audio_fails_with_a_message_that_names_it(
-    app: LocalApp, tmp_path: Path
+    app: LocalApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = tmp_path / "holiday.jpg"
     bad.write_bytes(os.urandom(50_000))
@@ -399,6 +399,7 @@ def test_a_file_that_is_no_audio_fails_with_a_message_that_names_it(
     assert (answer.status, answer.json["error"]) == (409, f"the job failed: {job['error']}")
     answer = app.send(bad, wait="true")
     assert (answer.status, answer.json["error"]) == (422, job["error"])
+    assert caplog.messages == 2 * [f"a song failed: {job['error'].replace(bad.name, 'the file')}"]
 
 
 @pytest.mark.parametrize(
@@ -560,15 +561,25 @@ def test_requests_without_a_form_are_refused(app: LocalApp, kind: str) -> None:
 
 
 def test_a_worker_that_dies_fails_one_job_and_is_restarted(
-    app: LocalApp, tune: Path, long_song: Path
+    app: LocalApp, tune: Path, long_song: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def crash() -> None:
+        until(lambda: any(job.progress for job in app.queue.jobs.values()))
+        kill = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows all signals kill
+        os.kill(app.queue._worker.pid, kill)  # type: ignore[arg-type]
+
     id_ = app.send(long_song).json["id"]
-    until(lambda: app.job(id_)["progress"])
-    kill = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows all signals kill
-    os.kill(app.queue._worker.pid, kill)  # type: ignore[arg-type]
+    crash()
     job = app.wait(id_)
     assert job["state"] == "failed"
     assert "ended unexpectedly" in job["error"]
+    (line,) = caplog.messages
+    assert line.startswith(f"a song failed: {job['error']} (exit status ")
+    assert app.ask("DELETE", f"/jobs/{id_}").status == 204
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(app.send, long_song, wait="true")
+        crash()
+    assert (answer.result().status, answer.result().json["error"]) == (500, job["error"])
     assert app.get("/health").status == 200
     assert app.wait(app.send(tune).json["id"])["state"] == "done"
 

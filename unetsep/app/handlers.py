@@ -30,6 +30,7 @@ from ..version import __version__
 from .choices import FORBIDDEN, JobChoice, ModelOffer, flag, formats, qualities, safe_name
 from .jobs import MISTAKE, RECENT, RETRY, JobQueue, RefusedError, SeparationJob
 from .openapi import describe, render
+from .process import CRASHED
 from .uploads import announced_bytes, cut_off, receive
 
 STATIC = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -176,7 +177,7 @@ class Handlers:
         try:
             await self._until_ended(_disconnected(request), job)
             if job.state != "done":
-                raise HTTPException(422, job.error)
+                raise HTTPException(500 if job.error in (CRASHED, MISTAKE) else 422, job.error)
             return Once(await self._zip_response(job), lambda: self._queue.remove(job))
         except BaseException:
             await self._queue.remove(job)

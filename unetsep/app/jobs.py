@@ -25,7 +25,7 @@ from ..stopwatch import Stopwatch
 from ..storage import open_atomically
 from .choices import JobChoice
 from .folder import size_of
-from .process import WorkerError, WorkerProcess
+from .process import CRASHED, WorkerError, WorkerProcess
 
 PERIOD = 5.0  # s between checks for expired jobs
 RETRY = 10  # s after which a client may retry, if the queue is full
@@ -430,10 +430,18 @@ class JobQueue:
             job.finish(await task)
         except WorkerError as error:
             job.fail(str(error))
+            self._log_failure(job)
         finally:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watch
+
+    def _log_failure(self, job: SeparationJob) -> None:
+        """Log why a job failed, without its name; nothing if its sender has removed it."""
+        if job.error and self._is_listed(job):
+            status = f" (exit status {self._worker.status})" if job.error == CRASHED else ""
+            reason = job.error.replace(job.name, "the file")
+            logging.getLogger(__name__).warning("a song failed: %s%s", reason, status)
 
     def _tidy(self, job: SeparationJob) -> None:
         """Remove everything but the results."""

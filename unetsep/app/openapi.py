@@ -43,16 +43,15 @@ def _guarded(paths: Document) -> Document:
     """Add the responses that every address may give."""
     for methods in paths.values():
         for operation in methods.values():
-            operation["responses"] |= _errors(
+            responses = _errors(
                 {
                     "403": "The request is from another site, or for a host name that --allow-host "
                     "does not allow.",
                     "500": "A mistake of the app: its terminal says more.",
                 }
-            )
-            operation["responses"].setdefault(
-                "503", _file("Too many clients are connected: retry later.", "text/plain")
-            )
+            ) | {"503": _file("Too many clients are connected: retry later.", "text/plain")}
+            for status, response in responses.items():
+                operation["responses"].setdefault(status, response)
     return paths
 
 
@@ -90,6 +89,8 @@ def _paths() -> Document:
                             "422": "A field is invalid, or was sent as a parameter of the address; "
                             "with wait=true also: separation failed.",
                             "429": "Too many songs are waiting: retry after Retry-After seconds.",
+                            "500": "A mistake of the app; with wait=true also: the process that "
+                            "separates crashed. Its terminal says more.",
                             "503": "The app was stopped before the song was done.",
                             "507": "There is not enough disk space.",
                         }

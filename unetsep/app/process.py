@@ -62,6 +62,11 @@ class WorkerProcess:
         """Id of the process."""
         return self._process.pid if self._process else None
 
+    @property
+    def status(self) -> int | None:
+        """Exit status of the process, if it has ended."""
+        return self._process.returncode if self._process else None
+
     async def start(self) -> dict[str, list[str]]:
         """Start the process and wait until its first model is loaded.
 

@@ -26,12 +26,13 @@ def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    refused: list[None] = []
-    guard = Guard(inner, host, ["Songs.example.org"], lambda: refused.append(None))
+    refused: list[str] = []
+    guard = Guard(inner, host, ["Songs.example.org"], refused.append)
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "headers": raw}
     asyncio.run(guard(scope, None, send))  # type: ignore[arg-type]
-    assert len(refused) == (sent[0]["status"] == 403)
+    header = "origin" if headers.get("host") == HERE else "host"
+    assert refused == ([header] if sent[0]["status"] == 403 else [])
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}
 
 

@@ -75,11 +75,11 @@ class Guard:
     names
         Further names under which it may be reached.
     refused
-        Called for each request that is refused.
+        Called for each request that is refused, with ``host`` or ``origin``, the header at fault.
     """
 
     def __init__(
-        self, app: ASGIApp, host: str, names: Iterable[str], refused: Callable[[], object]
+        self, app: ASGIApp, host: str, names: Iterable[str], refused: Callable[[str], object]
     ) -> None:
         self._app, self._refused = app, refused
         self._names = {*LOOPBACK, host.lower(), *(name.lower() for name in names)}
@@ -95,27 +95,28 @@ class Guard:
             return
         problem = self._problem(scope["method"], Headers(scope=scope))
         if problem:
-            self._refused()
-            answer = JSONResponse({"error": problem}, 403, headers={"connection": "close"})
+            header, text = problem
+            self._refused(header)
+            answer = JSONResponse({"error": text}, 403, headers={"connection": "close"})
             await answer(scope, receive, _with_headers(send))
         else:
             await self._app(scope, receive, _with_headers(send))
 
-    def _problem(self, method: str, headers: Headers) -> str | None:
-        """Why a request is refused, or None."""
+    def _problem(self, method: str, headers: Headers) -> tuple[str, str] | None:
+        """The header for which a request is refused, and why; or None."""
         netloc = headers.get("host", "")
         name = host_name(netloc)
         if name not in self._names and not (self._any_address and is_address(name)):
-            return f"this app is not called {name!r}: see --allow-host"
+            return "host", f"this app is not called {name!r}: see --allow-host"
         origin = headers.get("origin")
         if origin is not None and _plain(origin.partition("://")[2]) != _plain(netloc):
-            return f"requests from pages of {origin!r} are refused"
+            return "origin", f"requests from pages of {origin!r} are refused"
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             # Other sites may link to the app, but neither embed it nor post to it.
             if method != "GET" or headers.get("sec-fetch-mode") != "navigate":
-                return "requests from pages of other sites are refused"
+                return "origin", "requests from pages of other sites are refused"
             if headers.get("sec-fetch-dest") != "document":
-                return "pages of other sites may not show this one inside theirs"
+                return "origin", "pages of other sites may not show this one inside theirs"
         return None
 
 

@@ -92,8 +92,8 @@ def build_app(queue: JobQueue, offers: dict[str, ModelOffer], settings: AppSetti
     )
     # Redirects would lead to http, even behind a proxy that serves https.
     inner.router.redirect_slashes = False
-    refused = queue.metrics.refused.labels("origin").inc
-    return Guard(inner, settings.host, settings.names, refused)
+    refused = queue.metrics.refused.labels
+    return Guard(inner, settings.host, settings.names, lambda header: refused(header).inc())
 
 
 class AppServer(uvicorn.Server):

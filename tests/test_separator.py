@@ -469,6 +469,30 @@ def test_networks_take_any_number_of_channels(channels: int) -> None:
             np.testing.assert_allclose(twice[stem].mean(axis=0), mono[stem][0], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["log", "linear"])
+@pytest.mark.parametrize(
+    ("softer", "shared", "singly"),
+    [(-8.5, 1.0, False), (-9.5, 1.0, True), (0, 0.1, False), (0, 0.0, True), (-300, 1.0, True)],
+)
+def test_channels_with_little_in_common_are_separated_singly(
+    kind: str, softer: float, shared: float, singly: bool
+) -> None:
+    network = small_network(dataclasses.replace(SMALL, input=kind))
+    separator = Separator(network, precision="fp32")
+    left, other = torch.randn(2, 1, SMALL.bins, 256, dtype=torch.complex64)
+    right = 10 ** (softer / 20) * (shared * left + (1 - shared**2) ** 0.5 * other)
+    masks = separator.estimate(torch.cat([left, right]))
+    alone = torch.cat([separator.estimate(left), separator.estimate(right)], dim=1)
+    # Spleeter's networks, which see linear magnitudes, compute what Spleeter does.
+    assert torch.equal(masks, alone) == (singly and kind == "log")
+
+
+def test_silent_channels_are_a_pair() -> None:
+    separator = Separator(small_network(), precision="fp32")
+    masks = separator.estimate(torch.zeros(2, SMALL.bins, 64, dtype=torch.complex64))
+    assert masks.shape == (4, 2, SMALL.bins, 64)
+
+
 @pytest.mark.parametrize(
     ("rate", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ from .network.masks import MaskNetwork, gate_, ratio_masks
 from .weights.load import load_checkpoint
 from .weights.manifest import model_name
 from .weights.model import Model
+
+# The channels of a stereo pair are separated singly if one is so many dB softer than the other, or
+# if they correlate less than this: one side of a record that is dead or has hiss alone, or a band
+# on the left and its singer on the right. Networks learned from no such pairs, and stems of both
+# channels were up to 7 dB worse (docs/research/default-model.md). No excerpt of MUSDB18 is such a
+# pair: there channels differ by 6.1 dB at most, and correlate by 0.25 at least.
+APART_DB = 9
+APART_CORRELATION = 0.03
 
 ModelLike = str | Path | MaskNetwork | Model
 """A model's name, the path of its checkpoint, a network, or a `Model`."""
@@ -91,12 +100,20 @@ class Ensemble:
         """Whether each network computes a stem without the others."""
         return all(network.config.independent for network in self.networks)
 
+    @property
+    def _parts_pairs(self) -> bool:
+        # Networks of Spleeter compute exactly what Spleeter does.
+        return all(network.config.input != "linear" for network in self.networks)
+
     @torch.inference_mode()
     def estimate(
         self, spectrum: Tensor, wanted: Sequence[int] | None, gate_db: float | None
     ) -> Tensor:
         """Masks of one segment, gated below ``gate_db``; see `unetsep.Separator.estimate`."""
         joint = spectrum.shape[0] == self.config.channels
+        if joint and self._parts_pairs and _unlike(spectrum):
+            alone = [self.estimate(channel[None], wanted, gate_db) for channel in spectrum]
+            return torch.cat(alone, dim=1)
         batch = spectrum[None] if joint else spectrum[:, None]
         batch = batch.expand(-1, self.config.channels, -1, -1)
         magnitude, device = magnitudes(batch), self.device
@@ -119,6 +136,20 @@ class Ensemble:
             for shares, mixture in zip(*parts, strict=True):
                 gate_(shares, mixture, gate_db)
         return masks
+
+
+def _unlike(spectrum: Tensor) -> bool:
+    """Whether two channels hardly have anything in common: see `APART_DB`.
+
+    A GPU is waited for, once in 9 s of music: what the network computes depends on it.
+    """
+    if len(spectrum) != 2:
+        return False
+    waves = torch.view_as_real(spectrum).flatten(1)
+    (left, product), (_, right) = (waves @ waves.T).tolist()
+    far: bool = min(left, right) < max(left, right) * 10 ** (-APART_DB / 10)
+    unlike: bool = abs(product) < APART_CORRELATION * math.sqrt(left * right)
+    return far or unlike
 
 
 def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[str | Path | MaskNetwork]:

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from unetsep import cli
-from unetsep.cli import interrupts, options
+from unetsep.cli import interrupts
 from unetsep.cli.errors import Group
 from unetsep.cli.interrupts import KILLED, deliver_again
+from unetsep.cli.options import shared
 from unetsep.errors import NO_THREADS
 
 
@@ -111,7 +112,7 @@ def test_a_command_without_memory_gets_a_message_of_one_sentence(error: Exceptio
     group = Group("unetsep")
 
     @group.command()
-    @options.device
+    @shared.device
     def load(device: str) -> None:
         raise error
 

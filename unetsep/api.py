@@ -142,8 +142,8 @@ def separate(
         Only what is left without this stem: ``"vocals"`` makes an instrumental.
     container, bit_depth
         ``wav``, ``flac``, ``ogg``, ``mp3``, ``opus``, ``m4a`` or ``stem.mp4``; ``auto`` (as the
-        input, or the next that the container supports), ``8``, ``16``, ``24``, ``32``, ``32f`` or
-        ``64f``.
+        input, at least 16, or the next that the container supports), ``8``, ``16``, ``24``,
+        ``32``, ``32f`` or ``64f``.
     bitrate
         Bits per second of mp3, ogg, opus and m4a, or ``"192k"``; by default the container's own.
     tags

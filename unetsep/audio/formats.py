@@ -365,8 +365,8 @@ def choose_format(
     container
         A name in `CONTAINERS`.
     bit_depth
-        One of `BIT_DEPTHS`; ``auto`` takes that of the input (24 bits for lossy input), else
-        the next higher that the container can store, else its highest.
+        One of `BIT_DEPTHS`; ``auto`` takes that of the input (at least 16 bits, 24 for lossy
+        input), else the next higher that the container can store, else its highest.
     info
         The input.
     bitrate
@@ -401,7 +401,9 @@ def choose_format(
             raise AudioError(f"{label}{error}") from error
     if row.lossy:
         return OutputFormat(container, None, bitrate)
-    least = BIT_DEPTHS.index(info.bit_depth if bit_depth == "auto" else bit_depth)
+    least = BIT_DEPTHS.index(bit_depth)
+    if bit_depth == "auto":  # soft stems would be silent in the song's 8 bits
+        least = BIT_DEPTHS.index(max("16", info.bit_depth, key=BIT_DEPTHS.index))
     depths = (depth for depth in row.bit_depths if BIT_DEPTHS.index(depth) >= least)
     return OutputFormat(container, next(depths, row.bit_depths[-1]))
 

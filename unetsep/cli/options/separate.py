@@ -96,7 +96,7 @@ SEPARATE_SECTIONS = {
     default="auto",
     type=click.Choice(BIT_DEPTHS),
     help="auto keeps the song's bit depth, or the nearest that the format supports (flac: at "
-    "most 24). Lossy songs count as 24.",
+    "most 24), but at least 16. Lossy songs count as 24.",
 )
 @click.option(
     "--bitrate", type=bitrate, metavar="RATE", help="Bit rate of lossy formats, such as 192k."

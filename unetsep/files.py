@@ -350,12 +350,17 @@ def separate_into(
             common,
             model=separator.name,
             stems=dict(zip(selection.names, sink.paths, strict=True)) if sink.paths else {},
-            gain_db=round(float(20 * np.log10(gain)), 3),
+            gain_db=decibels(gain),
             device=separator.device.type,
             precision=separator.precision,
         )
         for (separator, selection, sink), gain in zip(outputs, gains, strict=True)
     ]
+
+
+def decibels(gain: float) -> float:
+    """A gain in dB, as reports and records hold it."""
+    return round(float(20 * np.log10(gain)), 3)
 
 
 class _ModelOutput(NamedTuple):

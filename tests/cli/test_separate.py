@@ -453,6 +453,13 @@ def test_a_stem_that_would_clip_lowers_all_stems_alike(run, tmp_path):
     assert all(np.abs(stem).max() <= 1 for stem in sums)
     assert report["gain_db"] < 0
     assert "were lowered by" in result.stderr
+    result = run(
+        tmp_path / "loud.wav",
+        *("--bit-depth", "24", "--json", "--two-stems", "vocals", "--skip-existing"),
+    )
+    assert "were lowered by" not in result.stderr
+    own = {"status": "skipped", "elapsed": None, "speed": None}
+    assert json.loads(result.stdout) == report | own | {"reason": "its stems exist"}
 
 
 @pytest.mark.parametrize(

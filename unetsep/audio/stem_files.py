@@ -86,6 +86,7 @@ class StemFiles:
         self._labels = [stem_label(name) for name in names]
         self._together = CONTAINERS[output.container].together
         self._overwrite, self._peak = overwrite, 0.0
+        self._frames = 0  # written so far, of one channel
         self._spool_depth = output.bit_depth if output.bit_depth in INTEGERS else "32f"
         self._staging: Staging | None = None
         self._parts: list[Path] = []
@@ -136,6 +137,7 @@ class StemFiles:
         """Append ``(stems, channels, samples)``."""
         if not block.size:
             return
+        self._frames += block.shape[2]
         self._peak = max(self._peak, float(block.max()), -float(block.min()))
         if self._together:  # the file also holds the sum of the stems
             self._peak = max(self._peak, float(np.abs(block.sum(axis=0)).max()))
@@ -156,6 +158,7 @@ class StemFiles:
         return self._write_integers if self._output.bit_depth == "16" else None
 
     def _write_integers(self, block: Integers) -> None:
+        self._frames += block.shape[1]
         with explain_writing(self.paths[0].parent):
             for writer, stem in zip(self._writers, block, strict=True):
                 writer.write(stem / np.float32(32768) if self._widened else stem)

@@ -135,7 +135,7 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
             f"({report.seconds:.1f} s of audio in {report.elapsed:.1f} s, "
             f"{speed(report.speed or 0)})"
         )
-    if report.gain_db:
+    if report.gain_db and report.status == "ok":
         console.print(
             f"  All stems were lowered by {-report.gain_db:.2f} dB so that none clips "
             "(--format wav --bit-depth 32f keeps levels)."

@@ -16,7 +16,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from ..audio.payload import audio_mark, audio_sha256
 from ..audio.stem_files import StemFiles
 from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
+from ..files import decibels
 from ..inputs import Input
 from ..paths import target_path
 from ..storage import PREFIX, file_sha256
@@ -39,6 +40,8 @@ RECORD_PATTERN = ".unetsep.*.json"
 PLACE = "\ue000"
 # Added to errors after only some of the new stems got their names.
 HALF_REPLACED = "only some of its stems were replaced: --skip-existing --overwrite completes them"
+# What reports of stems say, and complete entries, too.
+FACTS = ("sample_rate", "channels", "seconds", "gain_db")
 # Seconds by which file systems round times.
 TIME_STEP = 2.0
 
@@ -153,10 +156,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Finding:
-    """The state of a song's stems, and why they are not up to date."""
+    """The state of a song's stems, why they are not up to date, and what reports say of them."""
 
     state: State
     reason: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Record:
@@ -215,7 +219,8 @@ class Record:
             if not self._is_as_recorded(path, entry):
                 return Finding("different", f"{path} was changed after it was made")
         complete = entry["complete"] and len(existing) == len(targets)
-        return Finding("current" if complete else "incomplete")
+        facts = {name: entry[name] for name in FACTS if name in entry}
+        return Finding("current", facts=facts) if complete else Finding("incomplete")
 
     def output_name(self, target: Path) -> str:
         """Name of a stem in the record."""
@@ -394,8 +399,12 @@ class RecordedStems(StemFiles):
                 error.args = (f"{error}; {HALF_REPLACED}",)
             raise
         # If this fails, the next run makes the stems again, with the same bytes.
+        rate, channels = self._info.sample_rate, self._info.channels
+        facts = (rate, channels, round(self._frames / rate, 3), decibels(gain))
         with contextlib.suppress(OSError):
-            self._record.write(self._entry | {"complete": True})
+            self._record.write(
+                self._entry | dict(zip(FACTS, facts, strict=True)) | {"complete": True}
+            )
         return gain
 
 
@@ -405,7 +414,8 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
     return (
         all(isinstance(entry[name], kind) for name, kind in kinds.items())
         and "complete" in entry
-        and isinstance(entry.get("audio", {}), dict)  # which older records lack
+        and isinstance(entry.get("audio", {}), dict)  # which older records lack, and the facts
+        and all(isinstance(entry.get(name, 0), (int, float)) for name in FACTS)
         and "\0" not in "".join(entry["outputs"])  # which no path may hold
         and all(isinstance(model["name"], str) and "sha256" in model for model in entry["models"])
     )

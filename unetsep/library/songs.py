@@ -388,7 +388,12 @@ def _decide(
         # Stems that another run has made since this one began are never made twice.
         new = part.record.signature != part.first_signature
         if finding.state == "current" and (job.skip_existing or new):
-            skipped.append(_report(job, part, "skipped", reason=EXIST, stems=part.stems))
+            facts = {
+                **finding.facts,
+                "device": part.separator.device.type,  # as recorded, or they would not be current
+                "precision": part.separator.precision,
+            }
+            skipped.append(_report(job, part, "skipped", reason=EXIST, stems=part.stems, **facts))
             continue
         todo.append((part, finding))
         if options.overwrite:

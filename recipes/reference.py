@@ -87,7 +87,12 @@ def fields() -> list[str]:
     """What the schema says about each field, under a heading for each object."""
     kinds = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))["$defs"]
     lines = []
-    for title, kind in (("A report", "report"), ("A line of a run log", "song")):
+    titles = {
+        "A report": "report",
+        "A line of a run log": "song",
+        "An entry of a record": "entry",
+    }
+    for title, kind in titles.items():
         lines += [
             "",
             f"## {title}",

@@ -745,13 +745,14 @@ def test_the_lines_of_logs_and_reports_are_what_the_schema_says(run, song, tmp_p
     schema = json.loads(SCHEMA_FILE.read_text())
     checks = {
         name: jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": schema["$defs"]})
-        for name in ("report", "song")
+        for name in ("report", "song", "entry")
     }
     reports = [json.loads(line) for result in results for line in result.stdout.splitlines()]
     assert [r["status"] for r in reports] == ["ok", "error", "error", "skipped", "error", "error"]
     lines = log_lines(tmp_path / "out")
     assert len(lines) == 6
-    for name, values in (("report", reports), ("song", lines)):
+    entries = json.loads((tmp_path / "out/good/.unetsep.wav.json").read_text())["entries"]
+    for name, values in (("report", reports), ("song", lines), ("entry", entries)):
         for value in values:
             checks[name].validate(value)
         # Nothing goes unsaid.

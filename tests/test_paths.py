@@ -207,7 +207,8 @@ def test_a_clash_of_several_songs_is_one_sentence(tmp_path, suffixes, listed):
         (("a/x.wav", "a/y.wav"), "{artist}/{stem}.{ext}", "such as {track}/{stem}.{ext}"),
         (("a/Song.wav", "a/Song .mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
         (("a/x.WAV", "a/x.wav"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
-        (("a/x.wav", "b/x.wav"), TEMPLATE, "name a folder that holds both instead"),
+        (("a/x.wav", "b/x.wav"), TEMPLATE, "such as {folder}/{track}/{stem}.{ext}"),
+        (("1/a/x.wav", "2/a/x.wav"), TEMPLATE, "name a folder that holds both instead"),
         (("a/x.wav", "a/x.mp3", "a/x.flac"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
         (("a/x.wav", "a/x.mp3", "b/x.mp3"), TEMPLATE, "or separate each to its own folder"),
     ],
@@ -326,7 +327,7 @@ def test_names_that_differ_in_case_or_accents_collide_where_the_drive_thinks_so(
         targets = named(songs, tmp_path / "out")
         clashes = clashes_among(songs, targets)
         assert all(map(bool, clashes)) == any(map(bool, clashes)) == (collide or always)
-        assert not clashes[0] or clashes[0].endswith("separate each to its own folder")
+        assert not clashes[0] or clashes[0].endswith("such as {folder}/{track}/{stem}.{ext}")
     songs = [Input(tmp_path / "Song.mp3", "Song"), Input(tmp_path / "song.wav", "song")]
     targets = named(songs, tmp_path / "out")
     remedy = "such as {track}-{suffix}/{stem}.{ext}"

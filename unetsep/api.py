@@ -152,10 +152,10 @@ def separate(
         Sample rate of the stems in Hz; by default the input's.
     filename
         How to name files in ``output_dir``; by default ``{track}/{stem}.{ext}``. Other fields are
-        ``{label}`` (such as Vocals), ``{model}``, ``{suffix}`` (the input's), and the tags
-        ``{artist}``, ``{title}``, ``{album}``, ``{albumartist}``, ``{tracknumber}``, ``{year}``.
-        ``{track}`` is the input's name. ``"42/{stem}.{ext}"`` is a folder of your own for a song
-        without a name.
+        ``{label}`` (such as Vocals), ``{model}``, ``{suffix}`` and ``{folder}`` (the
+        input's). Tags are ``{artist}``, ``{title}``, ``{album}``, ``{albumartist}``,
+        ``{tracknumber}``, ``{year}``. ``{track}`` is the input's name.
+        ``"42/{stem}.{ext}"`` is a folder of your own for a song without a name.
     start, duration
         Excerpt in seconds, or as ``"1:30"``.
     track

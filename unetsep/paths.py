@@ -43,7 +43,7 @@ TAG_FIELDS = {
     "tracknumber": "00",
     "year": "0000",
 }
-FIELDS = ("track", "stem", "label", "ext", "model", "suffix", *TAG_FIELDS)
+FIELDS = ("track", "stem", "label", "ext", "model", "suffix", "folder", *TAG_FIELDS)
 # For each model, the paths of the stems of one song.
 SongTargets = list[list[Path]]
 # Most bytes of UTF-8 that a tag adds to a name: file systems allow 255 for the whole name.
@@ -64,14 +64,16 @@ def target_path(template: str, song: Input, stem: str, ext: str, model: str) -> 
     ----------
     template
         With ``{track}``, ``{stem}``, ``{label}`` (the stem for people: Instrumental), ``{ext}``,
-        ``{model}``, ``{suffix}`` (the input's suffix without dot) and `TAG_FIELDS`.
+        ``{model}``, ``{suffix}`` (the input's suffix without dot), ``{folder}`` (name of the
+        input's folder) and `TAG_FIELDS`.
     song
         The song, with its tags if the template needs them.
     stem, ext, model
         The other values.
     """
     values = {"track": song.track, "stem": stem, "ext": ext, "model": model}
-    values |= {"label": stem_label(stem), "suffix": song.path.suffix[1:]}
+    folder = os.path.basename(os.path.abspath(song.path.parent))  # noqa: PTH100, PTH119
+    values |= {"label": stem_label(stem), "suffix": song.path.suffix[1:], "folder": folder}
     values |= _tag_values(song.tags, song.track)
     # A dot in the template means the folder itself; in a name it stays.
     template = "/".join(part for part in _slashed(template).split("/") if part != ".")
@@ -283,7 +285,10 @@ def _refuse_equal(song: Input, paths: Sequence[Path], name_rules: NameRules) -> 
 
 ELSEWHERE = "choose another folder with -o"
 # Beginnings of templates to propose for songs of one name.
-NAME_STARTS = ("{track}", "{track}-{suffix}", "{artist} - {title}", "{album}/{track}")
+NAME_STARTS = (
+    *("{track}", "{track}-{suffix}", "{artist} - {title}", "{album}/{track}"),
+    "{folder}/{track}",
+)
 # Most songs that the message about their clash names.
 NAMED_SONGS = 4
 

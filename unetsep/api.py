@@ -141,9 +141,9 @@ def separate(
     without
         Only what is left without this stem: ``"vocals"`` makes an instrumental.
     container, bit_depth
-        ``wav``, ``flac``, ``ogg``, ``mp3``, ``opus``, ``m4a`` or ``stem.mp4``; ``auto`` (as the
-        input, at least 16, or the next that the container supports), ``8``, ``16``, ``24``,
-        ``32``, ``32f`` or ``64f``.
+        ``wav``, ``flac``, ``ogg``, ``mp3``, ``opus``, ``m4a`` or ``stem.mp4``; ``auto``, ``8``,
+        ``16``, ``24``, ``32``, ``32f`` or ``64f``. ``auto`` is that of the input, at least 16, or
+        the next that the container supports.
     bitrate
         Bits per second of mp3, ogg, opus and m4a, or ``"192k"``; by default the container's own.
     tags

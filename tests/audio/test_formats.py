@@ -92,7 +92,7 @@ def test_a_refusal_names_the_limits_and_an_alternative(container, rate, channels
 
 
 @pytest.mark.parametrize("depth", ["8", "16", "24", "32", "32f", "64f"])
-def test_auto_keeps_the_bit_depth_from_16_bits_on_where_the_container_can(depth):
+def test_auto_keeps_the_bit_depth_where_the_container_can(depth):
     info = AudioInfo(44_100, 2, None, depth)
     least_16 = "16" if depth == "8" else depth
     assert choose_format("wav", "auto", info).bit_depth == least_16

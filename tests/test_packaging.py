@@ -156,8 +156,12 @@ def test_the_metadata_name_pythons_and_where_to_find_more(wheel: Path) -> None:
 
 def test_version_is_the_same_everywhere(wheel: Path) -> None:
     assert wheel.name.startswith(f"unetsep-{unetsep.__version__}-")
-    assert f"## {unetsep.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    (released,) = re.findall(rf"^## {unetsep.__version__} \((.+)\)$", changelog, re.MULTILINE)
     assert citation()["version"] == unetsep.__version__
+    assert str(citation().get("date-released", "unreleased")) == released
+    analysis = (ROOT / "docs/how-to/analysis.md").read_text()
+    assert f"version = {{{unetsep.__version__}}}," in analysis
 
 
 def citation() -> dict[str, Any]:
@@ -174,7 +178,7 @@ def test_the_citation_follows_the_citation_file_format() -> None:
     assert {"cff-version", "message", "title", "authors"} <= set(found)
     assert set(found) <= {
         "cff-version", "message", "type", "title", "version", "authors", "license",
-        "repository-code", "abstract", "keywords", "references",
+        "date-released", "repository-code", "abstract", "keywords", "references",
     }  # fmt: skip
     assert all(isinstance(found[key], str) for key in ("message", "title", "version", "abstract"))
     (reference,) = found["references"]

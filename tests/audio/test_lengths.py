@@ -13,6 +13,7 @@ from tests.audio.test_reader import read
 from tests.files import cut, damage
 from tests.programs import execute
 from tests.signals import RATE, music
+from unetsep.audio.chunks import chunks
 from unetsep.audio.lengths import (
     MP3_SLACK,
     LengthClaim,
@@ -107,6 +108,36 @@ def test_a_size_of_zero_means_all_that_follows(song, name, at, layout):
     np.testing.assert_array_equal(read(path, start=0.5), whole[:, RATE // 2 :])
     with AudioReader(path) as reader:
         assert reader.frames == RATE
+
+
+@pytest.mark.parametrize("size", [0xFFFF_FFFF, 0, None, 0x7FFF_F000, 1_000_000_000])
+def test_a_wav_file_of_an_unknown_size_is_read_beyond_it(song, size):
+    path = song("a.wav", channels=1, subtype="PCM_24")
+    whole, content, silence = read(path), path.read_bytes(), 4_600_000_002
+    begin = content.index(b"data") + 8
+    size = (len(content) - begin + silence) % 2**32 if size is None else size
+    with path.open("wb") as file:
+        file.write(content[: begin - 4] + struct.pack("<I", size))
+        file.seek(begin + silence)
+        file.write(content[begin:])
+    np.testing.assert_array_equal(read(path, start=silence / 3 / RATE), whole)
+
+
+def test_a_wav_file_of_more_bytes_than_it_can_state_is_read_with_a_warning(song):
+    path = song("a.wav", subtype="PCM_16")
+    with path.open("r+b") as file:
+        file.truncate(2**32 + 100_000)
+    with AudioReader(path) as reader:
+        assert reader.frames == RATE
+        assert "only its first 1.00 s are read" in str(reader.warnings)
+
+
+def test_zeros_after_the_last_chunk_are_no_chunks(song):
+    path = song("a.wav", subtype="PCM_16")
+    with path.open("r+b") as file:
+        names = [name for name, _, _ in chunks(file)]
+        file.write(bytes(1000))
+        assert [name for name, _, _ in chunks(file)] == [*names, b""]
 
 
 @pytest.mark.parametrize("size", [1_000_000_000, 2_000_000_000])

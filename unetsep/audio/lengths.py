@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AudioError
-from .chunks import RIFF_FORMATS, WAVE_FORMATS, chunks, find_chunk, read_chunk
+from .chunks import RIFF_FORMATS, WAVE_FORMATS, byte_order, chunks, find_chunk, read_chunk
 from .flac import flac_forms, flac_total
 from .mp3 import MP3_FORMATS, mp3_missing_share
 from .ogg import ogg_is_open, without_pre_skip
@@ -28,6 +28,16 @@ ROUND_SIZE = 10**9
 EXTENSIBLE, NO_INTEGERS = 0xFFFE, (3, 6, 7)
 # Bytes and samples of a block of GSM 06.10 in wav and w64.
 GSM_BYTES, GSM_FRAMES = 65, 320
+# Encodings of au files.
+AU_ENCODINGS = {
+    "ULAW": 1,
+    "PCM_16": 3,
+    "PCM_24": 4,
+    "PCM_32": 5,
+    "FLOAT": 6,
+    "DOUBLE": 7,
+    "ALAW": 27,
+}
 # The chunk that holds the samples.
 SAMPLE_CHUNKS = {
     **dict.fromkeys((*WAVE_FORMATS, "CAF"), b"data"),
@@ -96,6 +106,10 @@ def claim_length(
         return LengthClaim(None, slack=0)
     data = sample_data(path, file_format)
     if data:
+        if file_format in ("WAV", "WAVEX") and (
+            patch := _open_header(path, data, sample_rate, subtype)
+        ):
+            return LengthClaim(None, slack=0, patch=patch)
         if frames == 0 and (patch := _missing_size(path, file_format, data)):
             return LengthClaim(None, slack=0, patch=patch)
         if subtype == "MPEG_LAYER_III":
@@ -111,6 +125,11 @@ def claim_length(
     if file_format == "OGG" and ogg_is_open(path):
         warnings = (
             f"{path} has no end mark, as if it was cut off; it holds {frames / sample_rate:.2f} s",
+        )
+    if file_format in ("WAV", "WAVEX") and data and count_bytes(path) - data[0] > 2**32:
+        warnings = (
+            f"{path} is larger than the 4 GiB that its header can state; only its first "
+            f"{frames / sample_rate:.2f} s are read: save it as rf64 or w64",
         )
     claim = LengthClaim(promised, available=frames, slack=0, warnings=warnings)
     if file_format == "W64":
@@ -208,6 +227,30 @@ def is_open_ended(file_format: str, size: int) -> bool:
     return file_format in ("AIFF", "AU") and size >= OPEN_ENDED
 
 
+def _open_header(
+    path: Path | Section, data: tuple[int, int], sample_rate: int, subtype: str
+) -> tuple[int, bytes] | None:
+    """Place and bytes of a header for a wav file that continues beyond an unknown size.
+
+    It is that of an au file: it fits into the 44 bytes of the shortest header of wav, and alone
+    of all it can leave the size open. None if the samples end where the header of wav says.
+    """
+    begin, size = data
+    length = count_bytes(path)
+    rest = length - begin - size
+    overflown = rest >= 2**32 and rest % 2**32 == 0
+    if rest <= 1 or subtype not in AU_ENCODINGS or not (is_open_ended("WAV", size) or overflown):
+        return None
+    with open_bytes(path) as file:
+        if _chunks_only(file, length):
+            return None
+    order = byte_order(path)
+    channels = struct.unpack_from(f"{order}2xH", read_chunk(path, b"fmt "))[0]
+    numbers = begin, 0xFFFF_FFFF, AU_ENCODINGS[subtype], sample_rate, channels
+    magic = b"dns." if order == "<" else b".snd"
+    return 0, magic + struct.pack(f"{order}5I", *numbers)
+
+
 def _missing_size(
     path: Path | Section, file_format: str, data: tuple[int, int]
 ) -> tuple[int, bytes] | None:
@@ -232,9 +275,7 @@ def _missing_size(
 def _chunks_only(file: BinaryIO, length: int) -> bool:
     """Whether a RIFF file consists of chunks up to its end."""
     end = 0
-    for name, at, size in chunks(file):
-        if not (name.isascii() and name.decode("ascii").isprintable()):
-            return False
+    for _, at, size in chunks(file):
         end = at + size + size % 2
     return end - length in (0, 1)
 

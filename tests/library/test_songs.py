@@ -31,8 +31,8 @@ def job(song, tmp_path, tiny_separator):
     return make
 
 
-def run(job: Job, *, overwrite: bool = False) -> tuple[str, str]:
-    (report,) = separate_song(job, FileOptions(overwrite=overwrite))
+def run(job: Job, *, overwrite: bool = False, track: int | None = None) -> tuple[str, str]:
+    (report,) = separate_song(job, FileOptions(overwrite=overwrite, track=track))
     return report.status, report.error or report.reason or ""
 
 
@@ -130,6 +130,9 @@ def test_an_existing_stem_is_an_error_before_any_work(job, tmp_path, monkeypatch
     monkeypatch.setattr("unetsep.library.songs.separate_into", None)
     status, error = run(job())
     assert (status, "vocals.wav already exists: use" in error) == ("error", True)
+    assert "--filename" not in error
+    assert "stems of each sound track need a folder (-o) or names" in run(job(), track=1)[1]
+    assert "has no sound track 2" in run(job(), track=2)[1]
 
 
 def test_a_failed_song_writes_no_record_and_keeps_the_old_one(job, tmp_path, monkeypatch):

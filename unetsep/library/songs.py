@@ -35,6 +35,7 @@ from .records import Finding, InputFile, Recipe, Record, RecordedStems, record_p
 # Why a song is skipped whose stems are up to date.
 EXIST = "its stems exist"
 HOW_TO_REPLACE = "--skip-existing --overwrite separates such songs again"
+EACH_TRACK = "stems of each sound track need a folder (-o) or names (--filename) of their own"
 
 
 @dataclass(frozen=True)
@@ -382,6 +383,7 @@ def _decide(
     """
     skipped: list[SeparationReport] = []
     todo: list[tuple[Part, Finding]] = []
+    advice = f"; {EACH_TRACK}" if options.track else ""
     in_the_way: list[Path] = []
     for part in job.parts:
         finding = part.record.compare(input_file, part.targets, part.recipe)
@@ -399,11 +401,17 @@ def _decide(
         if options.overwrite:
             continue
         if job.skip_existing and finding.state == "different":
-            raise AudioError(f"{job.song.path}: left alone, {finding.reason}; {HOW_TO_REPLACE}")
+            reason = f"left alone, {finding.reason}; {HOW_TO_REPLACE}{advice}"
+            raise AudioError(f"{job.song.path}: {reason}")
         # New incomplete stems have no owner: their run died, or else it still holds the claim.
         if not job.skip_existing and not (new and finding.state == "incomplete"):
             in_the_way += part.targets
-    refuse_existing(in_the_way)
+    try:
+        refuse_existing(in_the_way)
+    except AudioError as error:
+        if options.track and input_file.is_local and job.song.path.is_file():
+            _look(job, options)  # a missing track is the worse error
+        raise AudioError(f"{error}{advice}") from error
     return skipped, todo
 
 

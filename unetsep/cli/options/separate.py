@@ -152,7 +152,8 @@ SEPARATE_SECTIONS = {
     "--mask-extension",
     default="top",
     type=click.Choice(["top", "zeros"]),
-    help="Above the network's band: extend the top of the mask, or stay silent.",
+    help="Above the network's band: extend the top of the mask, or stay silent (stems then do not "
+    "add up).",
 )
 @click.option(
     "--jobs",

@@ -22,21 +22,31 @@ def test_report_has_plain_values(song, tiny_separator, tmp_path):
     assert soundfile.info(targets[0]).frames == round(0.25 * RATE)
 
 
-@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
-def test_stems_of_broadcast_wav_have_the_time_reference_of_the_song(
-    song, tiny_separator, tmp_path, endian
+@pytest.mark.parametrize(
+    ("endian", "place"), [("LITTLE", 2**32 + 3600 * RATE), ("BIG", 2**32 + 3600 * RATE), ("BIG", 0)]
+)
+def test_stems_of_broadcast_wav_have_the_texts_and_the_time_of_the_song(
+    song, tiny_separator, tmp_path, endian, place
 ):
-    path, hour = tmp_path / "song.wav", 3600 * RATE
+    path = tmp_path / "song.wav"
     soundfile.write(path, soundfile.read(song("a.wav"))[0], RATE, endian=endian)
     order, plain = ("<" if endian == "LITTLE" else ">"), path.read_bytes()
-    chunk = struct.pack(f"{order}4sI338xIIH254x", b"bext", 602, hour, 1, 1)  # lower half first
+    texts = b"Scene 4".ljust(256, b"\0") + b"Recorder".ljust(64, b"\0") + b"2026-11-0108:30:00"
+    halves = place % 2**32, place >> 32  # lower half first in either order
+    chunk = struct.pack(f"{order}4sI338sIIH254x", b"bext", 602, texts, *halves, 1)
     size = struct.pack(f"{order}I", len(plain) - 8 + len(chunk))
     path.write_bytes(plain[:4] + size + plain[8:12] + chunk + plain[12:])
     targets = [tmp_path / f"{stem}.wav" for stem in tiny_separator.stems]
     separate_file(path, [tiny_separator], [targets], FileOptions(start=0.5))
     for target in targets:
         with AudioReader(target) as reader:
-            assert reader.time_reference == 2**32 + hour + RATE // 2
+            assert reader.time_reference == place + RATE // 2
+            assert reader.info.broadcast == texts
+    targets = [tmp_path / f"plain/{stem}.wav" for stem in tiny_separator.stems]
+    separate_file(path, [tiny_separator], [targets], FileOptions(tags=False))
+    with AudioReader(targets[0]) as reader:
+        assert reader.time_reference == place
+        assert reader.info.broadcast == bytes(256) + b"unetsep".ljust(82, b"\0")
 
 
 def test_impossible_output_is_refused_before_the_network_runs(

@@ -323,7 +323,9 @@ def separate_into(
         reader = stack.enter_context(open_excerpt(path, options))
         output_format = format_for(reader, options)
         tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
-        info = replace(reader.info, tags=tags, time_reference=reader.time_reference)
+        texts, place = reader.info.broadcast, reader.time_reference
+        texts = texts if options.tags else bytes(len(texts))  # the time stays
+        info = replace(reader.info, tags=tags, broadcast=texts, time_reference=place)
         sinks = [stack.enter_context(opener(output_format, info)) for opener in openers]
         outputs = [_ModelOutput(*each) for each in zip(separators, selections, sinks, strict=True)]
         samples = _stream_song(reader, outputs, progress, pool)

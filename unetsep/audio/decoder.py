@@ -55,9 +55,11 @@ class AudioInfo:
         the order of its bits.
     tags
         The song's tags, if the caller requested them.
+    broadcast
+        Description, originator, its reference, date and time of a broadcast wav file (EBU Tech
+        3285), 338 bytes; empty if it is none.
     time_reference
-        The first sample's place in a session, in samples from midnight, of broadcast wav files
-        (EBU Tech 3285); 0 if unknown.
+        The first sample's place in a session, in samples from midnight; 0 if unknown.
     """
 
     sample_rate: int
@@ -66,6 +68,7 @@ class AudioInfo:
     bit_depth: str
     channel_mask: int = 0
     tags: Tags = field(default_factory=Tags)
+    broadcast: bytes = b""
     time_reference: int = 0
 
 

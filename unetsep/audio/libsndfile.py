@@ -78,13 +78,15 @@ class LibsndfileDecoder:
                 frames = max(0, file.frames - self.length.skip)
                 self.length = replace(self.length, frames=frames, available=frames)
             self._order, mask = read_speakers(path, self.file_format, self.subtype, file.channels)
+            broadcast, place = _broadcast(path, self.file_format)
             self.info = AudioInfo(
                 file.samplerate,
                 file.channels,
                 self.length.frames,
                 BIT_DEPTHS.get(file.subtype, "24"),
                 mask,
-                time_reference=_time_reference(path, self.file_format),
+                broadcast=broadcast,
+                time_reference=place,
             )
             self.warnings = list(self.length.warnings)
             if self.file_format == "AIFF" and is_ambiguous(path):
@@ -266,14 +268,16 @@ def native_name(path: Path) -> str | bytes:
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def _time_reference(source: Path | Section, file_format: str) -> int:
+def _broadcast(source: Path | Section, file_format: str) -> tuple[bytes, int]:
+    """The texts and the time of a broadcast wav file, as in `AudioInfo`."""
     chunk = read_chunk(source, b"bext") if file_format in RIFF_FORMATS else b""
     if len(chunk) < TIME_REFERENCE + 8:
-        return 0
+        return b"", 0
     # Two numbers, the lower half first in either byte order.
     low, high = struct.unpack_from(byte_order(source) + "II", chunk, TIME_REFERENCE)
     place = int(low) + (int(high) << 32)
-    return place if place < 2**62 else 0  # more is no time
+    # More is no time.
+    return (chunk[:TIME_REFERENCE], place) if place < 2**62 else (b"", 0)
 
 
 _stderr_lock = threading.RLock()

@@ -176,8 +176,7 @@ class AudioReader:
     @property
     def time_reference(self) -> int:
         """Place in a session of the first sample that is read, as in `AudioInfo`; 0 if unknown."""
-        reference = self.info.time_reference
-        return reference + self._start if reference else 0
+        return self.info.time_reference + self._start if self.info.broadcast else 0
 
     def blocks(self, block_frames: int = READ_FRAMES) -> Iterator[Block]:
         """Yield contiguous blocks ``(channels, samples)`` of ``block_frames`` samples.

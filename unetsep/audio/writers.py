@@ -103,8 +103,9 @@ class WavWriter:
 
     # Header: RIFF, room for a ds64 chunk. Then fmt. Tail: fact (samples), data.
     HEADER, TAIL = struct.Struct("<4sI4s 4sI28s"), struct.Struct("<4sII 4sI")
-    # Description, originator, its reference, date, time, samples from midnight, version, reserved.
-    BROADCAST = struct.Struct("<4sI 256s32s32s10s8sQH254s")
+    # Description, originator, its reference with date and time, samples from midnight, version,
+    # reserved.
+    BROADCAST = struct.Struct("<4sI 256s32s50sQH254s")
 
     def __init__(self, path: Path, bit_depth: str, info: AudioInfo) -> None:
         self._stored, self._info = STORED[bit_depth], info
@@ -148,10 +149,13 @@ class WavWriter:
 
     def _broadcast(self) -> bytes:
         """The chunk with the first sample's place in a session; empty if that is unknown."""
-        if not (place := self._info.time_reference):
+        if not (texts := self._info.broadcast):
             return b""
-        size = self.BROADCAST.size - 8
-        return self.BROADCAST.pack(b"bext", size, b"", b"unetsep", b"", b"", b"", place, 1, b"")
+        size, place = self.BROADCAST.size - 8, self._info.time_reference
+        originator = texts[256:288].strip(b"\0 ") or b"unetsep"
+        return self.BROADCAST.pack(
+            b"bext", size, texts[:256], originator, texts[288:], place, 1, b""
+        )
 
     def _format(self) -> bytes:
         """The chunk that describes the samples, with a mask of speakers if it is needed."""

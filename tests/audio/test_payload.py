@@ -12,7 +12,8 @@ from mutagen import apev2, id3
 
 from tests.programs import execute
 from tests.signals import RATE, music
-from unetsep.audio.payload import SAMPLE_BYTES, audio_mark, audio_sha256
+from unetsep.audio.payload import SAMPLE_BYTES, audio_mark, audio_sha256, file_and_audio_sha256
+from unetsep.storage import file_sha256
 
 # Longer than a page of Ogg, and than the room that mutagen leaves in mp4.
 CUES = "cue" * 30_000
@@ -63,6 +64,7 @@ def test_tags_do_not_change_the_audio_of_a_file_and_sound_does(tmp_path, suffix)
         tag(path)
         assert path.stat().st_size > len(content) + len(CUES)
         assert (audio_sha256(path), audio_mark(path)) == before
+        assert file_and_audio_sha256(path)[0] == file_sha256(path)
     # A byte of the sound, at the place that all marks read.
     middle = len(content) // 2
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])

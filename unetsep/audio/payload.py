@@ -31,8 +31,20 @@ MOST_CHUNKS = 1000
 
 def audio_sha256(path: Path) -> str:
     """SHA-256 of a file's audio."""
+    return file_and_audio_sha256(path)[1]
+
+
+def file_and_audio_sha256(path: Path) -> tuple[str, str]:
+    """SHA-256 of a file and of its audio, in one reading."""
+    whole, audio = hashlib.sha256(), hashlib.sha256()
     with path.open("rb") as file:
-        return _sha256(file, _audio_spans(file))
+        spans, at = _audio_spans(file), 0
+        for begin, end in spans:
+            _feed(file, (at, begin), whole)
+            _feed(file, (begin, end), whole, audio)
+            at = max(begin, end)
+        _feed(file, (at, file.seek(0, os.SEEK_END)), whole)
+    return whole.hexdigest(), audio.hexdigest()
 
 
 def audio_mark(path: Path) -> str:
@@ -59,12 +71,18 @@ def _part(spans: Iterable[Span], at: int) -> Iterator[Span]:
 
 def _sha256(file: BinaryIO, spans: Iterable[Span]) -> str:
     digest = hashlib.sha256()
-    for begin, end in spans:
-        file.seek(begin)
-        while begin < end and (block := file.read(min(READ_BYTES, end - begin))):
-            digest.update(block)
-            begin += len(block)
+    for span in spans:
+        _feed(file, span, digest)
     return digest.hexdigest()
+
+
+def _feed(file: BinaryIO, span: Span, *digests: hashlib._Hash) -> None:
+    begin, end = span
+    file.seek(begin)
+    while begin < end and (block := file.read(min(READ_BYTES, end - begin))):
+        for digest in digests:
+            digest.update(block)
+        begin += len(block)
 
 
 def _audio_spans(file: BinaryIO) -> list[Span]:

@@ -22,14 +22,14 @@ from typing import Any, Literal
 
 from ..audio.decoder import AudioInfo
 from ..audio.formats import OutputFormat
-from ..audio.payload import audio_mark, audio_sha256
+from ..audio.payload import audio_mark, file_and_audio_sha256
 from ..audio.stem_files import StemFiles
 from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
 from ..files import decibels
 from ..inputs import Input
 from ..paths import target_path
-from ..storage import PREFIX, file_sha256
+from ..storage import PREFIX
 from ..version import STEMS_EDITION
 from .claims import Claim, claim_path
 
@@ -69,14 +69,18 @@ class InputFile:
         return {"path": path, "bytes": status.st_size, "time_ns": status.st_mtime_ns}
 
     @functools.cached_property
+    def _hashes(self) -> tuple[str, str]:
+        return file_and_audio_sha256(self._path)
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of the content."""
-        return file_sha256(self._path)
+        return self._hashes[0]
 
-    @functools.cached_property
+    @property
     def audio_sha256(self) -> str:
         """SHA-256 of its audio, without tags."""
-        return audio_sha256(self._path)
+        return self._hashes[1]
 
     @functools.cached_property
     def tags(self) -> Tags:

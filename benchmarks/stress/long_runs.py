@@ -37,7 +37,7 @@ def make_songs(folder: Path, count: int) -> None:
     kinds = [("wav", 44_100, 2), ("flac", 48_000, 1), ("mp3", 44_100, 2), ("ogg", 22_050, 2)]
     for i in range(count):
         suffix, rate, channels = kinds[i % len(kinds)]
-        audio = 0.1 * rng.standard_normal((2 * rate, channels))
+        audio = 0.1 * rng.standard_normal((2 * rate, 1)) * np.linspace(0.5, 1, channels)
         soundfile.write(folder / f"song {i:03}.{suffix}", audio, rate)
 
 
@@ -64,6 +64,7 @@ def main() -> None:
             print(f"{i + len(songs[i : i + step]):>4} files  {state()}", flush=True)
     separator = Separator(options.model)
     mixture = np.random.default_rng(0).standard_normal((2, 88_200)).astype(np.float32)
+    mixture[1] += mixture[0]
     first = separator.separate(mixture, 44_100)
     for i in range(1, options.calls + 1):
         stems = separator.separate(mixture, 44_100)

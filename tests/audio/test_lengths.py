@@ -132,6 +132,17 @@ def test_a_wav_file_of_more_bytes_than_it_can_state_is_read_with_a_warning(song)
         assert "only its first 1.00 s are read" in str(reader.warnings)
 
 
+def test_names_of_chunks_need_not_be_letters(song):
+    path = song("a.w64", seconds=0.2)
+    content = path.read_bytes()
+    at = content.index(b"data\xf3\xac\xd3\x11")
+    marker = bytes.fromhex("5662f7ab2d39d21186c700c04f8edb8a") + struct.pack("<QQ", 32, 0)
+    path.write_bytes(content[:at] + marker + content[at:] + marker)
+    with path.open("rb") as file:
+        assert [name for name, _, _ in chunks(file)].count(marker[:4]) == 2
+    assert read(path).shape[1] == round(0.2 * RATE)
+
+
 def test_zeros_after_the_last_chunk_are_no_chunks(song):
     path = song("a.wav", subtype="PCM_16")
     with path.open("r+b") as file:

@@ -12,7 +12,7 @@ from mutagen import apev2, id3
 
 from tests.programs import execute
 from tests.signals import RATE, music
-from unetsep.audio.payload import SAMPLE_BYTES, audio_mark, audio_sha256, file_and_audio_sha256
+from unetsep.audio.payload import SAMPLE_BYTES, audio_mark, file_and_audio_sha256
 from unetsep.storage import file_sha256
 
 # Longer than a page of Ogg, and than the room that mutagen leaves in mp4.
@@ -56,19 +56,19 @@ def write(path: Path, *, seed: int) -> Path:
 )
 def test_tags_do_not_change_the_audio_of_a_file_and_sound_does(tmp_path, suffix):
     path = write(tmp_path / f"song.{suffix}", seed=0)
-    before, content = (audio_sha256(path), audio_mark(path)), path.read_bytes()
+    before, content = (file_and_audio_sha256(path)[1], audio_mark(path)), path.read_bytes()
     other = write(tmp_path / f"other.{suffix}", seed=1)
-    assert audio_sha256(other) != before[0]
+    assert file_and_audio_sha256(other)[1] != before[0]
     assert audio_mark(other) != before[1]
     for _ in range(2):
         tag(path)
         assert path.stat().st_size > len(content) + len(CUES)
-        assert (audio_sha256(path), audio_mark(path)) == before
+        assert (file_and_audio_sha256(path)[1], audio_mark(path)) == before
         assert file_and_audio_sha256(path)[0] == file_sha256(path)
     # A byte of the sound, at the place that all marks read.
     middle = len(content) // 2
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    assert audio_sha256(path) != before[0]
+    assert file_and_audio_sha256(path)[1] != before[0]
     path.write_bytes(content[:-1000])
     assert audio_mark(path) != before[1]
 
@@ -83,7 +83,7 @@ def test_a_mark_reads_beginning_middle_and_end(tmp_path):
         at = min(place * SAMPLE_BYTES, len(content) - 1)
         path.write_bytes(content[:at] + b"1" + content[at + 1 :])
         assert (audio_mark(path) != mark) == is_read, place
-        assert audio_sha256(path) != mark.split()[1]
+        assert file_and_audio_sha256(path)[1] != mark.split()[1]
 
 
 def test_tags_of_all_streams_in_an_ogg_file_do_not_count(tmp_path):
@@ -95,7 +95,7 @@ def test_tags_of_all_streams_in_an_ogg_file_do_not_count(tmp_path):
         )
         path = tmp_path / "both.ogg"
         path.write_bytes(b"".join([a, b, *a_pages, *b_pages]))
-        hashes.append(audio_sha256(path))
+        hashes.append(file_and_audio_sha256(path)[1])
         tag(paths[1])
     assert hashes[0] == hashes[1]
 
@@ -122,7 +122,7 @@ def test_all_of_a_damaged_file_counts(tmp_path, head):
     tags = struct.pack("<8sIIII7x", b"APETAGEX", 2000, 2**31 - 1, 1, 0)
     for begin in (noise, bytes(10_000), noise + tags):
         path.write_bytes(head + begin + b"\0")
-        before = audio_sha256(path), audio_mark(path)
+        before = file_and_audio_sha256(path)[1], audio_mark(path)
         path.write_bytes(head + begin + b"\1")
-        assert audio_sha256(path) != before[0]
+        assert file_and_audio_sha256(path)[1] != before[0]
         assert audio_mark(path) != before[1]

@@ -49,7 +49,7 @@ def byte_order(source: Path | Section) -> str:
 def chunks(file: IO[bytes], at: int = 0) -> Iterator[tuple[bytes, int, int]]:
     """Name of each chunk, place and size of its content, up to one that exceeds the file.
 
-    Bytes that begin with no name, such as zeros, count as a last one, whose name is empty. Names
+    Zeros count as a last one, whose name is empty. Names
     have four bytes; in w64 they are the first four of sixteen. Files of other kinds have no chunks.
 
     Parameters
@@ -71,8 +71,7 @@ def chunks(file: IO[bytes], at: int = 0) -> Iterator[tuple[bytes, int, int]]:
         if len(header) < form.header.size:
             return
         name, size = form.header.unpack(header)
-        letters = name[:4].rstrip(b"\0")
-        if not (letters and letters.isascii() and letters.decode().isprintable()):
+        if name[:4] == b"\0\0\0\0":
             yield b"", at, length
             return
         at += form.header.size

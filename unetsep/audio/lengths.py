@@ -275,7 +275,9 @@ def _missing_size(
 def _chunks_only(file: BinaryIO, length: int) -> bool:
     """Whether a RIFF file consists of chunks up to its end."""
     end = 0
-    for _, at, size in chunks(file):
+    for name, at, size in chunks(file):
+        if not (name.isascii() and name.decode("ascii").isprintable()):
+            return False
         end = at + size + size % 2
     return end - length in (0, 1)
 

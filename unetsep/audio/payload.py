@@ -29,11 +29,6 @@ TAG_CHUNKS = {
 MOST_CHUNKS = 1000
 
 
-def audio_sha256(path: Path) -> str:
-    """SHA-256 of a file's audio."""
-    return file_and_audio_sha256(path)[1]
-
-
 def file_and_audio_sha256(path: Path) -> tuple[str, str]:
     """SHA-256 of a file and of its audio, in one reading."""
     whole, audio = hashlib.sha256(), hashlib.sha256()

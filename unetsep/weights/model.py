@@ -31,8 +31,9 @@ class Model(nn.Module):
 
     A clip is one segment, as in training. For clips of up to ``config.segment_frames`` frames
     (512: 11.9 s) the stems are those of `unetsep.Separator` at the model's own rate, with
-    ``gate=False`` and ``wiener=0``. Neither the gate nor the filter that may follow the network
-    is part of it. Longer ones are not divided, so memory grows with their length: use a
+    ``gate=False`` and ``wiener=0``. Only `Separator` separates channels with little in common each
+    by itself. Neither the gate nor the filter that may follow the
+    network is part of it. Longer ones are not divided, so memory grows with their length: use a
     `unetsep.Separator` for them.
 
     Parameters
@@ -185,7 +186,7 @@ class Model(nn.Module):
         Raises
         ------
         ValueError
-            If it is no tensor, or empty, or its shape or type is another one.
+            If it is no tensor, or empty, or of another shape, or of a type beyond float32.
         """
         if not isinstance(waveform, Tensor):
             kind = type(waveform).__name__

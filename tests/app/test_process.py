@@ -82,6 +82,22 @@ def test_a_hanging_decoder_ends_with_the_worker(
     until(lambda: not process_exists(int(pid.read_text())))
 
 
+def test_a_worker_whose_pipe_breaks_has_an_exit_status() -> None:
+    worker = WorkerProcess([])
+
+    async def send() -> None:
+        worker._process = await asyncio.create_subprocess_shell(
+            "exec sleep 20 <&-", stdin=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        while True:
+            await worker._send({})
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(WorkerError, match="ended unexpectedly"):
+        asyncio.run(send())
+    assert worker.status == -signal.SIGKILL
+
+
 def test_stdin_of_the_worker_is_the_null_device(
     tiny_model: Path,
 ) -> None:

@@ -184,6 +184,7 @@ class WorkerProcess:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             await self._process.stdin.drain()
         except (OSError, RuntimeError) as error:
+            await self.kill()  # so that it has an exit status
             raise WorkerError(CRASHED) from error
 
     async def _receive(self) -> dict[str, Any]:

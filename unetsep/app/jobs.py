@@ -88,7 +88,7 @@ class JobLimits:
     seconds
         Time to separate one song, and to upload one.
     keep_seconds
-        Time from the last use of a finished job to its removal.
+        Longest time from the last use of a finished job to its removal.
     disk_bytes
         Disk space of all jobs together.
     silence

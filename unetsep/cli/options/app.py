@@ -72,7 +72,7 @@ AMOUNT = click.FloatRange(min=0, min_open=True)
     type=AMOUNT,
     callback=times(3600),
     metavar="HOURS",
-    help="How long stems are kept after their last use.",
+    help="How long stems are kept after their last use, at most: less if space is short.",
 )
 @click.option(
     "--disk",

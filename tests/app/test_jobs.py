@@ -91,7 +91,7 @@ def test_an_internal_error_fails_one_song_and_the_next_is_separated(
 
 
 def test_a_lost_drive_is_reported_and_is_no_internal_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def be_gone(*_: object, **__: object) -> None:
         raise OSError(errno.ENOTCONN, "not connected")
@@ -105,9 +105,10 @@ def test_a_lost_drive_is_reported_and_is_no_internal_error(
         worker = ScriptedWorker(lose_drive)
         queue = JobQueue(tmp_path, worker, JobLimits())
         queue.start()
-        job = enqueue(queue, "First")
+        job = enqueue(queue, "e")
         await wait_for_end(job)
         assert (job.state, job.error) == ("failed", "writing failed: not connected")
+        assert caplog.messages == [f"a song failed: {job.error}"]
         assert worker.kills == 0
         with pytest.raises(RefusedError, match="could not be written: not connected") as caught:
             queue.add(10)
@@ -169,7 +170,9 @@ def test_a_song_that_finishes_at_the_time_limit_has_no_error(tmp_path: Path) -> 
     asyncio.run(work())
 
 
-def test_a_song_fails_at_its_start_if_others_have_used_the_disk_space_up(tmp_path: Path) -> None:
+def test_a_song_fails_at_its_start_if_others_have_used_the_disk_space_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def work() -> None:
         worker = ScriptedWorker()
 
@@ -180,11 +183,12 @@ def test_a_song_fails_at_its_start_if_others_have_used_the_disk_space_up(tmp_pat
         worker.acts = [separate, run]
         queue = JobQueue(tmp_path, worker, JobLimits(disk_bytes=105))
         queue.start()
-        first, second = enqueue(queue, "First"), enqueue(queue, "Second")
+        first, second = enqueue(queue, "First"), enqueue(queue, "songs")
         await wait_for_end(first, second)
         assert first.state == "done"
         assert second.state == "failed"
         assert second.error.startswith("its stems need more disk space than there is")
+        assert caplog.messages == [f"a song failed: {second.error}"]
         assert queue.bytes == 100
         await queue.close()
 

@@ -429,19 +429,21 @@ class JobQueue:
         try:
             job.finish(await task)
         except WorkerError as error:
+            reason = job.error or self._anonymize(str(error), job)  # limits name no song
             job.fail(str(error))
-            self._log_failure(job)
+            if self._is_listed(job):  # else its sender has removed it
+                logging.getLogger(__name__).warning("a song failed: %s", reason)
         finally:
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watch
 
-    def _log_failure(self, job: SeparationJob) -> None:
-        """Log why a job failed, without its name; nothing if its sender has removed it."""
-        if job.error and self._is_listed(job):
-            status = f" (exit status {self._worker.status})" if job.error == CRASHED else ""
-            reason = job.error.replace(job.name, "the file")
-            logging.getLogger(__name__).warning("a song failed: %s%s", reason, status)
+    def _anonymize(self, error: str, job: SeparationJob) -> str:
+        """The worker's error for the log: without the song's name, with the exit status."""
+        if error == CRASHED:
+            return f"{CRASHED} (exit status {self._worker.status})"
+        # Only as whole words: a song may be called "e".
+        return re.sub(rf"(?<!\w){re.escape(job.name)}(?!\w)", "the file", error)
 
     def _tidy(self, job: SeparationJob) -> None:
         """Remove everything but the results."""

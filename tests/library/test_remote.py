@@ -403,6 +403,10 @@ def test_the_second_of_two_runs_notices_the_first_before_renaming(
 ):
     song = write(tmp_path / "a.wav")
     assert run(song, "-o", f"{BUCKET}/out").exit_code == 0
+    record = json.loads(memory.cat_file("/bucket/out/a/.unetsep.wav.json"))
+    del record["entries"][0]["gain_db"]  # as by an older version
+    record["entries"][0]["later"] = 1  # and by a newer one
+    memory.pipe_file("/bucket/out/a/.unetsep.wav.json", json.dumps(record).encode())
     other_run = dict(memory.store)
     original = Store.put
 

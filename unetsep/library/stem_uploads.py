@@ -155,9 +155,11 @@ def _signature(path: Path) -> tuple[int, int]:
 
 
 def _content(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the stems, and their sizes: no path and time of the song, and no version."""
+    """What decides stems, their sizes and audio: other fields may differ between versions."""
     song = entry.get("input", {})
-    return {**entry, "input": (song.get("bytes"), song.get("sha256")), "unetsep": None}
+    fields = ("complete", "models", "options", "stems_edition", "outputs", "audio")
+    content = {name: entry.get(name) for name in fields}
+    return content | {"input": (song.get("bytes"), song.get("sha256"))}
 
 
 def _raise_if_stopped(shared: Shared) -> None:

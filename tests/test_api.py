@@ -472,6 +472,17 @@ def test_bytes_that_are_no_audio_are_an_audio_error(tiny_separator: Separator) -
         unetsep.separate(io.BytesIO(b"no audio"), model=tiny_separator)
 
 
+@pytest.mark.parametrize("audio", [io.BytesIO(b"no audio"), (np.zeros(9), 44_100)])
+def test_the_folder_of_a_temporary_copy_names_no_stems(
+    tmp_path: Path, tiny_separator: Separator, audio: typing.Any
+) -> None:
+    options: dict[str, typing.Any] = {"model": tiny_separator, "filename": "{folder}/{stem}.{ext}"}
+    for separate in (unetsep.separate, unetsep.separate_to_files):
+        with pytest.raises(ValueError, match="which URLs, streams and arrays do not have"):
+            separate(audio, tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_container_may_be_in_capitals_as_a_format_on_the_command_line(
     tune: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:

@@ -256,7 +256,9 @@ def test_the_advice_on_a_clash_uses_tags(tmp_path, names, tags, remedy, template
     clash, _ = clashes_among(songs, targets)
     assert len(reads) == (0 if "suffix" in remedy else len(songs))
     at_url = Input(UrlPath("https://x.org/y.wav"), "y")
-    assert not uses_tags(find_clashes(songs, targets, NameRules(), [at_url])[0])
+    (advised, _) = find_clashes(songs, targets, NameRules(), [at_url])
+    assert not uses_tags(advised)
+    assert "{folder}" not in advised
     advice = remedy + (".{ext}" if together else "/{stem}.{ext}")
     assert clash.endswith(f": give --filename more fields, such as {advice}")
     targets = name_targets(with_tags(songs, advice), models, tmp_path / "o", advice, **options)

@@ -30,7 +30,7 @@ from .files import (
 from .inputs import Input
 from .library.songs import Job, part_for, separate_or_raise
 from .locations import as_path
-from .paths import TEMPLATE, ModelNames, distinct_targets, refuse_existing, with_tags
+from .paths import TEMPLATE, ModelNames, distinct_targets, refuse_existing, refuse_folder, with_tags
 from .separator import Audio, Separator
 from .storage import READ_BYTES
 
@@ -152,9 +152,9 @@ def separate(
         Sample rate of the stems in Hz; by default the input's.
     filename
         How to name files in ``output_dir``; by default ``{track}/{stem}.{ext}``. Other fields are
-        ``{label}`` (such as Vocals), ``{model}``, ``{suffix}`` and ``{folder}`` (the
-        input's). Tags are ``{artist}``, ``{title}``, ``{album}``, ``{albumartist}``,
-        ``{tracknumber}``, ``{year}``. ``{track}`` is the input's name.
+        ``{label}`` (such as Vocals), ``{model}``, ``{suffix}`` (the input's) and ``{folder}`` (that
+        of a path; other audio has none). Tags are ``{artist}``, ``{title}``, ``{album}``,
+        ``{albumartist}``, ``{tracknumber}``, ``{year}``. ``{track}`` is the input's name.
         ``"42/{stem}.{ext}"`` is a folder of your own for a song without a name.
     start, duration
         Excerpt in seconds, or as ``"1:30"``.
@@ -208,7 +208,7 @@ def separate(
         track=track,
         overwrite=overwrite,
     )
-    with _as_file(audio) as (song, show_input):
+    with _as_file(audio, filename) as (song, show_input):
         separator = model if isinstance(model, Separator) else Separator(model)
         if output_dir is None:
             arrays, report = separate_to_arrays(song.path, separator, options, progress)
@@ -284,7 +284,7 @@ def separate_to_files(
         track=track,
         overwrite=overwrite,
     )
-    with _as_file(audio) as (song, show_input):
+    with _as_file(audio, filename) as (song, show_input):
         separator = model if isinstance(model, Separator) else Separator(model)
         job = _job(song, folder, separator, options, skip_existing=skip_existing)
         (report,) = separate_or_raise(job, options, progress)
@@ -335,7 +335,7 @@ def _to_both(
 
 
 @contextlib.contextmanager
-def _as_file(audio: AudioInput) -> Iterator[tuple[Input, ShowInput]]:
+def _as_file(audio: AudioInput, template: str) -> Iterator[tuple[Input, ShowInput]]:
     """The caller's file with its track name, or a temporary copy of other audio.
 
     Errors name the caller's input instead of the copy. The second value is a function that makes
@@ -345,6 +345,7 @@ def _as_file(audio: AudioInput) -> Iterator[tuple[Input, ShowInput]]:
         path = as_path(audio, "audio")
         yield Input(path, path.stem), lambda report: report
         return
+    refuse_folder(template)
     name = _name(audio)
     # "audio is not audio" would say nothing.
     label = "the input" if name == Path(UNNAMED) else str(name)

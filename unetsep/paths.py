@@ -82,12 +82,26 @@ def target_path(template: str, song: Input, stem: str, ext: str, model: str) -> 
 
 def uses_tags(template: str) -> bool:
     """Whether a template has fields that are filled from tags."""
-    return any(name in TAG_FIELDS for _, name, _, _ in string.Formatter().parse(template))
+    return not TAG_FIELDS.keys().isdisjoint(_fields(template))
+
+
+def refuse_folder(template: str) -> None:
+    """Refuse ``{folder}`` for songs that are not files: their copies are in folders of ours."""
+    if "folder" in _fields(template):
+        raise ValueError(
+            f"filename template {template!r}: {{folder}} is that of a file on this computer, which "
+            "URLs, streams and arrays do not have: use other fields, such as {track}"
+        )
+
+
+def _fields(template: str) -> set[str | None]:
+    return {name for _, name, _, _ in string.Formatter().parse(template)}
 
 
 def named_by_track(template: str) -> bool:
     """Whether only songs of one track, such as a.wav and a.mp3, can have equal stem names."""
-    return "{track}" in template and not uses_tags(template)
+    fields = _fields(template)
+    return "track" in fields and fields.isdisjoint(("folder", *TAG_FIELDS))
 
 
 def with_namesakes(selection: Iterable[Input], songs: Iterable[Input]) -> list[Input]:
@@ -311,9 +325,9 @@ def find_clashes(
     all_songs = (*songs, *others)
     for song in all_songs:
         song_files.setdefault(real_path(song.path), True)
-    # Tags of songs at URLs are unknown before they are downloaded.
+    # Songs at URLs have no ``{folder}``, and no tags before they are downloaded.
     local = not any(is_url(str(song.path)) for song in all_songs)
-    starts = [start for start in NAME_STARTS if local or not uses_tags(start)]
+    starts = NAME_STARTS if local else NAME_STARTS[:2]
     clashes: list[str | None] = [song.error for song in songs]
     for index, (song, per_model) in enumerate(zip(songs, targets, strict=True)):
         if song.error:

@@ -1431,6 +1431,10 @@ def test_a_song_on_stdin_is_called_stdin_in_reports_logs_and_messages(
     assert [(line["source"], line["path"]) for line in lines] == [("stdin", "stdin")] * 2
     code, _, error = run_with_pipes("-o", out, "--log", log, "--retry-failed")
     assert error == f"According to the logs in {out}, no song failed\n"
+    template = ["--filename", "{folder}/{stem}.{ext}"]
+    code, _, error = run_with_pipes("-", "-o", tmp_path / "named", *template, content=wav)
+    assert code == 1
+    assert "{folder} is that of a file on this computer" in error
 
 
 def test_a_stem_on_stdout_is_not_logged_as_a_file(song, run_with_pipes, tmp_path):

@@ -918,7 +918,7 @@ def test_a_dry_run_does_not_fetch_songs_to_learn_their_lengths(memory, run, tmp_
     assert "2 of 2 songs would be separated: 2 of unknown length" in result.stderr
 
 
-def test_file_names_by_tags_are_refused_for_urls_and_retries(memory, run, tmp_path):
+def test_file_names_by_tags_and_folder_are_refused_for_urls_and_retries(memory, run, tmp_path):
     memory.pipe_file("/bucket/in/a.wav", b"no audio")
     assert run(f"{BUCKET}/in/a.wav", "-o", f"{BUCKET}/out", "--shard", "1/1").exit_code == 1
     memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
@@ -927,6 +927,9 @@ def test_file_names_by_tags_are_refused_for_urls_and_retries(memory, run, tmp_pa
         result = run(*words, "--filename", "{artist}/{stem}.{ext}")
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: --filename has fields of tags, which are unknown")
+        result = run(*words, "--filename", "{folder}/{stem}.{ext}")
+        assert result.exit_code == 1
+        assert "{folder} is that of a file on this computer, which URLs" in result.stderr
     assert not stems_there(memory)
     assert run(*retry).exit_code == 0
 

@@ -128,3 +128,18 @@ def test_songs_with_stems_of_one_name_are_refused_in_both_shards(tmp_path, tiny_
         assert result.exit_code == (name != "c"), result.stderr
         assert ("a.flac and" in result.stderr) == (name != "c")
     assert len(list(out.rglob("vocals.wav"))) == 1
+
+
+def test_songs_with_one_name_of_folder_and_track_are_refused_in_both_shards(tmp_path, tiny_model):
+    songs = [tmp_path / name for name in ("a-b/c.wav", "a/b-c.wav")]
+    for song in songs:
+        song.parent.mkdir()
+        soundfile.write(song, music(0.2).T, RATE)
+    words = ["separate", *songs, "-o", tmp_path / "out", "-m", tiny_model, "-d", "cpu", "--dry-run"]
+    numbers = [next(k for k in range(1, 22) if Shard(k, 21).holds(song.stem)) for song in songs]
+    assert len(set(numbers)) == 2
+    for k in numbers:
+        template = "{folder}-{track}/{stem}.{ext}"
+        result = call(*words, "--filename", template, "--shard", f"{k}/21")
+        assert result.exit_code == 1
+        assert "c.wav would both be written to" in result.stderr

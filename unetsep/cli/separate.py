@@ -31,6 +31,7 @@ from ..paths import (
     find_clashes,
     name_targets,
     named_by_track,
+    refuse_folder,
     template_for,
     uses_tags,
     with_namesakes,
@@ -435,11 +436,14 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     options, file_options = run.options, run.options.file_options
     all_songs = _find_songs(run, console)
     # Logs may also name URLs, so this needs the list of songs.
-    if run.spool and uses_tags(file_options.filename) and any(map(run.spool.url, all_songs)):
+    at_urls = run.spool is not None and any(map(run.spool.url, all_songs))
+    if at_urls and uses_tags(file_options.filename):
         raise ValueError(
             "--filename has fields of tags, which are unknown before songs at URLs are downloaded: "
             "use other fields, such as {track} and {stem}"
         )
+    if at_urls or run.names:
+        refuse_folder(file_options.filename)
     selected = select_shard(all_songs, options.shard, console)
     # Shards keep songs of one track together. With other names, any two songs may clash.
     by_track = named_by_track(file_options.filename)

@@ -78,8 +78,8 @@ SEPARATE_SECTIONS = {
     type=PATH_TEXT,
     metavar="TEMPLATE",
     help="Path of a stem within OUTPUT. {track} is the song's name; other fields are {label} "
-    "(Vocals), {model}, {suffix} and {folder} (the song's), {artist}, {title}, {album}, "
-    "{albumartist}, {tracknumber} and {year}. With --without the default is {track} "
+    "(Vocals), {model}, {suffix} and {folder} (the song's; not at URLs), {artist}, {title}, "
+    "{album}, {albumartist}, {tracknumber} and {year}. With --without the default is {track} "
     "({label}).{ext}.  [default: {track}/{stem}.{ext}]",
 )
 @click.option(

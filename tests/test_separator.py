@@ -472,7 +472,7 @@ def test_networks_take_any_number_of_channels(channels: int) -> None:
 @pytest.mark.parametrize("kind", ["log", "linear"])
 @pytest.mark.parametrize(
     ("softer", "shared", "singly"),
-    [(-8.5, 1.0, False), (-9.5, 1.0, True), (0, 0.1, False), (0, 0.0, True), (-300, 1.0, True)],
+    [(-8.5, 1.0, False), (-9.5, 1.0, True), (0, 0.3, False), (0, 0.0, True), (-300, 1.0, True)],
 )
 def test_channels_with_little_in_common_are_separated_singly(
     kind: str, softer: float, shared: float, singly: bool

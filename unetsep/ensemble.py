@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,12 @@ from .weights.manifest import model_name
 from .weights.model import Model
 
 # The channels of a stereo pair are separated singly if one is so many dB softer than the other, or
-# if they correlate less than this: one side of a record that is dead or has hiss alone, or a band
-# on the left and its singer on the right. Networks learned from no such pairs, and stems of both
-# channels were up to 7 dB worse (docs/research/default-model.md). No excerpt of MUSDB18 is such a
-# pair: there channels differ by 6.1 dB at most, and correlate by 0.25 at least.
+# if their coherence is less than this: one side of a record that is dead or has hiss alone, or a
+# band on the left and its singer on the right. Networks learned from no such pairs, and stems of
+# both channels were up to 7 dB worse (docs/research/default-model.md). No excerpt of MUSDB18 is
+# such a pair: there channels differ by 6.1 dB at most, and their coherence is 0.5 at least.
 APART_DB = 9
-APART_CORRELATION = 0.03
+APART_COHERENCE = 0.2
 
 ModelLike = str | Path | MaskNetwork | Model
 """A model's name, the path of its checkpoint, a network, or a `Model`."""
@@ -145,10 +144,14 @@ def _unlike(spectrum: Tensor) -> bool:
     """
     if len(spectrum) != 2:
         return False
-    waves = torch.view_as_real(spectrum).flatten(1)
-    (left, product), (_, right) = (waves @ waves.T).tolist()
+    frames = spectrum[..., ::4]  # windows overlap by three quarters
+    powers = torch.view_as_real(frames).square().sum(dim=(2, 3))  # (channels, bins)
+    # By bins: in the sum of all, what is in phase and what is not would cancel.
+    common = torch.linalg.vecdot(frames[0], frames[1]).abs().sum()
+    most = powers.sqrt().prod(dim=0).sum()
+    left, right, coherent, limit = torch.stack([*powers.sum(dim=1), common, most]).tolist()
     far: bool = min(left, right) < max(left, right) * 10 ** (-APART_DB / 10)
-    unlike: bool = abs(product) < APART_CORRELATION * math.sqrt(left * right)
+    unlike: bool = coherent < APART_COHERENCE * limit
     return far or unlike
 
 

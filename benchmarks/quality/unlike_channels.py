@@ -23,7 +23,7 @@ from unetsep.separator import Separator
 from unetsep.train.evaluation.tracks import find_tracks, read_track
 
 SEED = 0
-NEVER = {"APART_DB": np.inf, "APART_CORRELATION": 0.0}
+NEVER = {"APART_DB": np.inf, "APART_COHERENCE": 0.0}
 # Stems below this level are not in a song.
 SILENT = 1e-4
 

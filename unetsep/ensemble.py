@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .config import common_config
-from .dsp.spectrogram import magnitudes
+from .dsp.spectrogram import magnitudes, powers
 from .dsp.threads import OwnThread
 from .network.build import for_inference
 from .network.devices import device_lock
@@ -145,11 +145,11 @@ def _unlike(spectrum: Tensor) -> bool:
     if len(spectrum) != 2:
         return False
     frames = spectrum[..., ::4]  # windows overlap by three quarters
-    powers = torch.view_as_real(frames).square().sum(dim=(2, 3))  # (channels, bins)
+    energies = powers(frames).sum(dim=-1)  # (channels, bins)
     # By bins: in the sum of all, what is in phase and what is not would cancel.
     common = torch.linalg.vecdot(frames[0], frames[1]).abs().sum()
-    most = powers.sqrt().prod(dim=0).sum()
-    left, right, coherent, limit = torch.stack([*powers.sum(dim=1), common, most]).tolist()
+    most = energies.sqrt().prod(dim=0).sum()
+    left, right, coherent, limit = torch.stack([*energies.sum(dim=1), common, most]).tolist()
     far: bool = min(left, right) < max(left, right) * 10 ** (-APART_DB / 10)
     unlike: bool = coherent < APART_COHERENCE * limit
     return far or unlike

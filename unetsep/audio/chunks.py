@@ -10,8 +10,10 @@ from typing import IO, BinaryIO, NamedTuple
 
 from .sections import Section, open_bytes
 
-# Kinds of wav files, and these with w64, as libsndfile calls them.
-RIFF_FORMATS = ("WAV", "WAVEX", "RF64")
+# Kinds of wav files that state sizes in 32 bits, all kinds, and these with w64, as libsndfile calls
+# them.
+SHORT_FORMATS = ("WAV", "WAVEX")
+RIFF_FORMATS = (*SHORT_FORMATS, "RF64")
 WAVE_FORMATS = (*RIFF_FORMATS, "W64")
 # At most so much is read of a chunk: the relevant ones are small.
 CHUNK_BYTES = 1 << 16
@@ -49,8 +51,8 @@ def byte_order(source: Path | Section) -> str:
 def chunks(file: IO[bytes], at: int = 0) -> Iterator[tuple[bytes, int, int]]:
     """Name of each chunk, place and size of its content, up to one that exceeds the file.
 
-    Zeros count as a last one, whose name is empty. Names
-    have four bytes; in w64 they are the first four of sixteen. Files of other kinds have no chunks.
+    Zeros count as a last one, whose name is empty. Names have four bytes; in w64 they are the first
+    four of sixteen. Files of other kinds have no chunks.
 
     Parameters
     ----------

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AudioError
-from .chunks import RIFF_FORMATS, WAVE_FORMATS, byte_order, chunks, find_chunk, read_chunk
+from .chunks import (
+    RIFF_FORMATS,
+    SHORT_FORMATS,
+    WAVE_FORMATS,
+    byte_order,
+    chunks,
+    find_chunk,
+    read_chunk,
+)
 from .flac import flac_forms, flac_total
 from .mp3 import MP3_FORMATS, mp3_missing_share
 from .ogg import ogg_is_open, without_pre_skip
@@ -106,7 +114,7 @@ def claim_length(
         return LengthClaim(None, slack=0)
     data = sample_data(path, file_format)
     if data:
-        if file_format in ("WAV", "WAVEX") and (
+        if file_format in SHORT_FORMATS and (
             patch := _open_header(path, data, sample_rate, subtype)
         ):
             return LengthClaim(None, slack=0, patch=patch)
@@ -126,7 +134,7 @@ def claim_length(
         warnings = (
             f"{path} has no end mark, as if it was cut off; it holds {frames / sample_rate:.2f} s",
         )
-    if file_format in ("WAV", "WAVEX") and data and count_bytes(path) - data[0] > 2**32:
+    if file_format in SHORT_FORMATS and data and count_bytes(path) - data[0] > 2**32:
         warnings = (
             f"{path} is larger than the 4 GiB that its header can state; only its first "
             f"{frames / sample_rate:.2f} s are read: save it as rf64 or w64",
@@ -221,7 +229,7 @@ def is_open_ended(file_format: str, size: int) -> bool:
     """
     if size <= 0 or (file_format == "AIFF" and size == 8):
         return True
-    if file_format in ("WAV", "WAVEX"):
+    if file_format in SHORT_FORMATS:
         near_limit = size >= 0xFFFF_0000 or 0 <= 2**31 - size < 2**16
         return near_limit or size % ROUND_SIZE == 0
     return file_format in ("AIFF", "AU") and size >= OPEN_ENDED
